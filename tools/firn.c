@@ -1,0 +1,252 @@
+// firn: starts programs under the allocator, and says whether a process runs under it.
+//
+// It only sets LD_PRELOAD and calls exec, so that what runs is the program itself, not a child.
+#include <errno.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define FIRN_VERSION "0.1.0"
+#define EXIT_USAGE 2        // as the shell's builtins
+#define EXIT_CANNOT_RUN 126 // as env(1): found, but cannot be run
+#define EXIT_NOT_FOUND 127
+
+static const char usage_text[] =
+    "usage: firn run [--level LEVEL] [--options KEY=VALUE:...] [--] COMMAND [ARGUMENT...]\n"
+    "       firn stat PID\n"
+    "       firn --help | --version\n"
+    "\n"
+    "run   starts COMMAND with Firn as its malloc. LEVEL is 0 or bare, 1 or light,\n"
+    "      2 or default, 3 or strict; 2 when not given. --options sets FIRN_OPTIONS.\n"
+    "stat  says whether the process runs under Firn, and from which file. Its exit\n"
+    "      status is 0 if it does, 1 if it does not.\n";
+
+struct level {
+    const char *number;
+    const char *name;
+    const char *library;
+};
+
+static const struct level levels[] = {
+    {"0", "bare", "libfirn-bare.so"},
+    {"1", "light", "libfirn-light.so"},
+    {"2", "default", "libfirn.so"},
+    {"3", "strict", "libfirn-strict.so"},
+};
+#define LEVEL_COUNT (sizeof levels / sizeof levels[0])
+#define LEVEL_DEFAULT 2
+
+static int complain_usage(const char *what, const char *detail) {
+    fprintf(stderr, "firn: %s%s%s\n%s", what, detail != NULL ? ": " : "",
+            detail != NULL ? detail : "", usage_text);
+    return EXIT_USAGE;
+}
+
+static const struct level *level_find(const char *text) {
+    for (size_t i = 0; i < LEVEL_COUNT; i++) {
+        if (strcmp(text, levels[i].number) == 0 || strcmp(text, levels[i].name) == 0) {
+            return &levels[i];
+        }
+    }
+    return NULL;
+}
+
+// Writes "DIRECTORY/NAME" to `path` when that is a readable regular file.
+static bool library_is_at(const char *directory, const char *name, char *path, size_t path_bytes) {
+    int n = snprintf(path, path_bytes, "%s/%s", directory, name);
+    struct stat info;
+    return n > 0 && (size_t)n < path_bytes && stat(path, &info) == 0 && S_ISREG(info.st_mode) &&
+           access(path, R_OK) == 0;
+}
+
+// Looks beside this program (a build folder), in ../lib (an installed tree that was moved), then
+// where `make install` puts libraries. Says where it looked when there is none.
+static bool library_find(const char *name, char *path, size_t path_bytes) {
+    char self[PATH_MAX];
+    char beside_lib[PATH_MAX + 8];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    self[n > 0 ? n : 0] = '\0';
+    char *slash = strrchr(self, '/');
+    if (slash != NULL) {
+        *slash = '\0';
+        snprintf(beside_lib, sizeof beside_lib, "%s/../lib", self);
+        if (library_is_at(self, name, path, path_bytes)) {
+            return true;
+        }
+        // realpath: the path shows up in ps, in /proc/PID/environ and in the programs' own logs.
+        char real[PATH_MAX];
+        if (realpath(beside_lib, real) != NULL && library_is_at(real, name, path, path_bytes)) {
+            return true;
+        }
+    }
+    if (library_is_at(FIRN_LIBDIR, name, path, path_bytes)) {
+        return true;
+    }
+    fprintf(stderr, "firn: cannot find %s in %s, %s/../lib or %s: run make, or make install\n",
+            name, self, self, FIRN_LIBDIR);
+    return false;
+}
+
+// ld.so splits LD_PRELOAD at spaces and colons and knows no quoting.
+static bool preload_set(const char *library) {
+    if (strpbrk(library, " :") != NULL) {
+        fprintf(stderr, "firn: %s: a path with a space or a colon cannot be preloaded\n", library);
+        return false;
+    }
+    const char *old = getenv("LD_PRELOAD");
+    if (old == NULL || old[0] == '\0') {
+        return setenv("LD_PRELOAD", library, 1) == 0;
+    }
+    char *both = NULL;
+    if (asprintf(&both, "%s:%s", library, old) < 0) {
+        return false;
+    }
+    bool is_set = setenv("LD_PRELOAD", both, 1) == 0;
+    free(both);
+    return is_set;
+}
+
+struct run_request {
+    const struct level *level;
+    const char *options;
+    char **command;
+};
+
+// The value of "--NAME VALUE" or "--NAME=VALUE" at *argument, which moves to the last word used;
+// NULL when the word is another option. *is_missing: the option is there, its value is not.
+static const char *option_value(const char *name, char ***argument, bool *is_missing) {
+    const char *word = **argument;
+    size_t n = strlen(name);
+    if (strncmp(word, name, n) != 0 || (word[n] != '\0' && word[n] != '=')) {
+        return NULL;
+    }
+    if (word[n] == '=') {
+        return word + n + 1;
+    }
+    if ((*argument)[1] == NULL) {
+        *is_missing = true;
+        return NULL;
+    }
+    return *++*argument;
+}
+
+// 0, or the exit status after a complaint.
+static int run_parse(char **argument, struct run_request *request) {
+    for (; *argument != NULL && (*argument)[0] == '-'; argument++) {
+        if (strcmp(*argument, "--") == 0) {
+            argument++;
+            break;
+        }
+        const char *word = *argument;
+        bool is_missing = false;
+        const char *level = option_value("--level", &argument, &is_missing);
+        const char *options =
+            level == NULL ? option_value("--options", &argument, &is_missing) : NULL;
+        if (is_missing) {
+            return complain_usage("this option needs a value", word);
+        }
+        if (level == NULL && options == NULL) {
+            return complain_usage("unknown option", word);
+        }
+        if (level != NULL) {
+            request->level = level_find(level);
+            if (request->level == NULL) {
+                return complain_usage("no such level", level);
+            }
+        } else {
+            request->options = options;
+        }
+    }
+    request->command = argument;
+    return *argument == NULL ? complain_usage("run needs a command", NULL) : 0;
+}
+
+static int run(char **arguments) {
+    struct run_request request = {.level = &levels[LEVEL_DEFAULT]};
+    int status = run_parse(arguments, &request);
+    if (status != 0) {
+        return status;
+    }
+    char library[PATH_MAX];
+    if (!library_find(request.level->library, library, sizeof library) || !preload_set(library)) {
+        return EXIT_CANNOT_RUN;
+    }
+    if (request.options != NULL && setenv("FIRN_OPTIONS", request.options, 1) != 0) {
+        perror("firn: FIRN_OPTIONS");
+        return EXIT_CANNOT_RUN;
+    }
+    execvp(request.command[0], request.command);
+    int reason = errno;
+    fprintf(stderr, "firn: cannot run %s: %s\n", request.command[0], strerror(reason));
+    return reason == ENOENT ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN;
+}
+
+// The file name of a Firn library in a line of /proc/PID/maps, or NULL.
+static const char *library_in_line(char *line) {
+    line[strcspn(line, "\n")] = '\0';
+    char *path = strchr(line, '/');
+    const char *name = path != NULL ? strrchr(path, '/') : NULL;
+    return name != NULL && strncmp(name, "/libfirn", 8) == 0 && strstr(name, ".so") != NULL ? path
+                                                                                            : NULL;
+}
+
+static int stat_process(const char *pid) {
+    char *end;
+    errno = 0;
+    long number = strtol(pid, &end, 10);
+    if (errno != 0 || *end != '\0' || end == pid || number <= 0 || number > INT_MAX) {
+        return complain_usage("not a process id", pid);
+    }
+    char file[64];
+    snprintf(file, sizeof file, "/proc/%ld/maps", number);
+    FILE *maps = fopen(file, "re");
+    if (maps == NULL) {
+        fprintf(stderr, "firn: process %ld: %s\n", number,
+                errno == ENOENT ? "no such process" : strerror(errno));
+        return EXIT_USAGE;
+    }
+    char line[PATH_MAX + 128];
+    bool is_empty = true;
+    const char *path = NULL;
+    while (path == NULL && fgets(line, sizeof line, maps) != NULL) {
+        is_empty = false;
+        path = library_in_line(line);
+    }
+    bool is_broken = ferror(maps) != 0;
+    fclose(maps);
+    if (is_broken || is_empty) {
+        fprintf(stderr, "firn: process %ld: its memory map cannot be read\n", number);
+        return EXIT_USAGE;
+    }
+    if (path == NULL) {
+        printf("%ld: Firn is not loaded\n", number);
+        return 1;
+    }
+    printf("%ld: Firn is loaded from %s\n", number, path);
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    if (argc < 2) {
+        return complain_usage("nothing to do", NULL);
+    }
+    const char *command = argv[1];
+    if (strcmp(command, "--help") == 0 || strcmp(command, "-h") == 0) {
+        return fputs(usage_text, stdout) < 0 || fflush(stdout) != 0;
+    }
+    if (strcmp(command, "--version") == 0) {
+        return puts("firn " FIRN_VERSION) < 0 || fflush(stdout) != 0;
+    }
+    if (strcmp(command, "run") == 0) {
+        return run(argv + 2);
+    }
+    if (strcmp(command, "stat") == 0) {
+        return argc == 3 ? stat_process(argv[2])
+                         : complain_usage("stat needs one process id", NULL);
+    }
+    return complain_usage("unknown command", command);
+}
