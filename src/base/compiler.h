@@ -1,0 +1,22 @@
+// The compiler's dialect, in one place.
+#ifndef FIRN_BASE_COMPILER_H
+#define FIRN_BASE_COMPILER_H
+
+#define FIRN_LIKELY(x) __builtin_expect(!!(x), 1)
+#define FIRN_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define FIRN_INLINE static inline __attribute__((always_inline))
+#define FIRN_NOINLINE __attribute__((noinline))
+#define FIRN_COLD __attribute__((cold, noinline))
+#define FIRN_NORETURN _Noreturn
+#define FIRN_CHECKED __attribute__((warn_unused_result))
+#define FIRN_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
+#define FIRN_EXPORT __attribute__((visibility("default")))
+// Initial-exec: a preloaded library's thread-local pointer costs one load and never allocates.
+#define FIRN_TLS __thread __attribute__((tls_model("initial-exec")))
+#define FIRN_CALLER() ((uintptr_t)__builtin_return_address(0))
+
+#define FIRN_CACHE_LINE 64u
+#define FIRN_PAGE_SHIFT 12u
+#define FIRN_PAGE 4096u
+
+#endif

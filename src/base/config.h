@@ -1,0 +1,61 @@
+// Every build switch, its default per level, and the relations between switches.
+//
+// A switch is 0/1 or a bounded integer. Elsewhere write `if (FIRN_X)`, never `#if`: both branches
+// always compile, and at -O2 a feature that is off leaves no code behind.
+//
+// FIRN_LEVEL: 0 bare (benchmark control), 1 light, 2 default, 3 strict. See SECURITY.md.
+#ifndef FIRN_BASE_CONFIG_H
+#define FIRN_BASE_CONFIG_H
+
+#include <assert.h>
+
+#ifndef FIRN_LEVEL
+#define FIRN_LEVEL 2
+#endif
+static_assert(FIRN_LEVEL >= 0 && FIRN_LEVEL <= 3, "FIRN_LEVEL is 0, 1, 2 or 3");
+
+// Deterministic pointer checks on free, realloc and sized free. Properties P-FREE-*.
+#ifndef FIRN_CHECK_FREE
+#define FIRN_CHECK_FREE (FIRN_LEVEL >= 1)
+#endif
+
+// Slots freed by another thread carry a keyed tag until their owner takes them back. P-LINK.
+#ifndef FIRN_SAFE_LINK
+#define FIRN_SAFE_LINK (FIRN_LEVEL >= 1)
+#endif
+
+// Call-site partitions: 0 off, 1 hashed, 2 interned. P-PARTITION.
+#ifndef FIRN_PARTITION_MODE
+#define FIRN_PARTITION_MODE (FIRN_LEVEL == 0 ? 0 : FIRN_LEVEL == 3 ? 2 : 1)
+#endif
+static_assert(FIRN_PARTITION_MODE >= 0 && FIRN_PARTITION_MODE <= 2, "off, hashed or interned");
+
+// log2 of the number of partitions.
+#ifndef FIRN_PARTITION_BITS
+#define FIRN_PARTITION_BITS (FIRN_PARTITION_MODE == 0 ? 0 : FIRN_PARTITION_MODE == 1 ? 2 : 5)
+#endif
+static_assert(FIRN_PARTITION_BITS >= 0 && FIRN_PARTITION_BITS <= 6, "1 to 64 partitions");
+#define FIRN_PARTITIONS (1u << FIRN_PARTITION_BITS)
+
+// Spans keep their partition for ever, even when empty. P-PARTITION-REUSE.
+#ifndef FIRN_PARTITION_STICKY
+#define FIRN_PARTITION_STICKY (FIRN_LEVEL >= 3)
+#endif
+
+// A large object that reuses freed pages fills its run, so that a guard page precedes it always; else
+// up to a fifth of the run may lie open before it. P-LARGE-GUARD.
+#ifndef FIRN_LARGE_SNUG
+#define FIRN_LARGE_SNUG (FIRN_LEVEL >= 3)
+#endif
+
+// Whole-structure validators and lock ranks. Debug and sanitizer builds.
+#ifndef FIRN_DEBUG
+#define FIRN_DEBUG 0
+#endif
+
+// Lets FIRN_TEST_CAPS (environment) mask kernel features. Only the test builds set this.
+#ifndef FIRN_TEST_HOOKS
+#define FIRN_TEST_HOOKS 0
+#endif
+
+#endif

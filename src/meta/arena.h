@@ -1,0 +1,19 @@
+// Descriptor memory: a bump allocator in its own guarded reservation, apart from user data.
+// Nothing is given back; callers keep free lists of what they recycle. Zero-filled.
+#ifndef FIRN_META_ARENA_H
+#define FIRN_META_ARENA_H
+
+#include "src/base/compiler.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// `bytes` rounded up to `align` (a power of two, 16 to 4096). NULL when memory is exhausted.
+// Takes LOCK_ARENA. Preserves errno.
+void *arena_alloc(size_t bytes, size_t align);
+size_t arena_committed_bytes(void);
+void arena_before_fork(void);
+void arena_after_fork(bool in_child);
+
+#endif

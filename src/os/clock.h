@@ -1,0 +1,9 @@
+// Coarse monotonic time (vDSO, ~5 ns, 1-4 ms steps): for ages and delays, never for benchmarks.
+#ifndef FIRN_OS_CLOCK_H
+#define FIRN_OS_CLOCK_H
+
+#include <stdint.h>
+
+uint64_t clock_coarse_ns(void);
+
+#endif

@@ -1,0 +1,35 @@
+// Ranked mutexes on futexes. A thread takes locks in increasing rank only (checked when FIRN_DEBUG);
+// equal ranks in increasing address. Not recursive. No lock is held across a call into the program.
+// Not for signal handlers.
+#ifndef FIRN_OS_LOCK_H
+#define FIRN_OS_LOCK_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum lock_rank {
+    LOCK_START,    // first allocation
+    LOCK_CACHES,   // registry of thread caches
+    LOCK_FALLBACK, // cache for threads that have none
+    LOCK_CLASS,    // one per size class: central lists, growth
+    LOCK_LARGE,    // large objects
+    LOCK_ARENA,    // descriptor memory
+    LOCK_RANDOM,   // the seed source
+    LOCK_RANKS
+};
+
+struct lock {
+    _Atomic uint32_t state; // 0 free, 1 held, 2 held with waiters
+    uint32_t rank;
+};
+
+#define LOCK_INIT(r) {0, (r)}
+
+void lock_acquire(struct lock *l); // preserves errno
+bool lock_try(struct lock *l);
+void lock_release(struct lock *l); // preserves errno
+// In a forked child, for a lock whose holder no longer exists.
+void lock_reset(struct lock *l);
+
+#endif

@@ -1,0 +1,23 @@
+// Small kernel services for the layers above: output, environment, identity. errno is preserved.
+#ifndef FIRN_OS_SYS_H
+#define FIRN_OS_SYS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// Writes all of it to `fd`, retrying EINTR and short writes; gives up on any other error.
+void sys_write(int fd, const char *data, size_t n);
+// getenv without libc's help (works before libc's own start); NULL when AT_SECURE is set, so that a
+// set-user-ID program never reads the caller's environment.
+const char *sys_environment(const char *name);
+bool sys_is_secure(void); // AT_SECURE
+// Reads a small file (say, under /proc) into `buffer`, NUL-terminates; bytes read, 0 on failure.
+size_t sys_read_file(const char *path, char *buffer, size_t capacity);
+// fatal_locate_fn: finds the module of a code address in /proc/self/maps (read(2) on the stack).
+uintptr_t sys_locate(uintptr_t pc, char *path, size_t path_bytes);
+int sys_process_id(void);
+int sys_thread_id(void);
+void sys_yield(void);
+
+#endif
