@@ -1,0 +1,43 @@
+/* Firn: a hardened malloc for Linux. The public interface beside the standard one.
+ *
+ * Link with -lfirn or preload libfirn.so; a program that also wants to run without Firn declares
+ * these functions weak. Every function is thread-safe unless it says otherwise; none is
+ * async-signal-safe. */
+#ifndef FIRN_FIRN_H
+#define FIRN_FIRN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Memory figures in bytes; names and meanings are jemalloc's (`man jemalloc`, stats.*). */
+struct firn_stats {
+    size_t struct_bytes; /* set by the caller to sizeof(struct firn_stats) before the call */
+    size_t allocated;    /* handed to the program, rounded up to slots and pages */
+    size_t active;       /* pages with at least one live block */
+    size_t resident;     /* upper bound of what is in physical memory */
+    size_t retained;     /* address space kept, its pages given back to the kernel */
+    size_t mapped;       /* address space that is readable and writable */
+    size_t metadata;     /* Firn's own */
+    size_t small_blocks; /* live blocks by kind */
+    size_t large_blocks;
+    size_t dirty;        /* freed, not yet given back */
+    size_t thread_caches;
+    size_t reserved;     /* address space reserved in all */
+};
+
+/* Fills *out as far as out->struct_bytes reaches. 0, or -1 with errno EINVAL when struct_bytes is
+ * smaller than the first field or out is NULL. Walks all span descriptors: microseconds per GiB
+ * of heap, not for hot paths. */
+int firn_stats(struct firn_stats *out);
+
+/* "0.1.0 level=2": version and hardening level of the library in use. Never NULL. */
+const char *firn_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

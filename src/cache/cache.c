@@ -1,0 +1,393 @@
+#include "src/cache/cache.h"
+
+#include "src/base/fatal.h"
+#include "src/cache/remote.h"
+#include "src/meta/arena.h"
+#include "src/os/lock.h"
+#include "src/os/map.h"
+#include "src/slab/central.h"
+
+// Its number is nobody's: 0 would match the marks of spans without an owner.
+struct cache firn_empty_cache = {.number = UINT32_MAX};
+FIRN_TLS struct cache *firn_cache = &firn_empty_cache;
+
+// Spans looked at in one refill: enough to fill a vector from a badly fragmented class, few enough
+// to stay short.
+enum { REFILL_SPANS = 24, NOISES_PER_PAGE = FIRN_PAGE / sizeof(struct noise) };
+
+static struct lock registry_lock = LOCK_INIT(LOCK_CACHES);
+static struct cache *registry; // all caches ever made, by `next`
+static struct cache *idle;     // those without a thread, by `next_idle`
+static struct noise *spare_noises;
+static unsigned spare_noise_count;
+static size_t caches_made, caches_used;
+
+// ---- bins -------------------------------------------------------------------------------------
+
+static const struct class_info *bin_class(const struct bin *b) {
+    return &FIRN_ROOT.classes[root_cell_class(b->cell)];
+}
+
+// A mixer keeps no more than 64 KiB of slots from use.
+static uint32_t mixer_mask(const struct class_info *info) {
+    uint32_t places = MIXER;
+    while (places > 2 && places * info->bytes > (64 << 10)) {
+        places /= 2;
+    }
+    return places - 1;
+}
+
+static struct bin *bin_make(struct cache *c, unsigned cell) {
+    struct bin *b = arena_alloc(sizeof *b, 16);
+    if (b == NULL) {
+        return NULL;
+    }
+    const struct class_info *info = &FIRN_ROOT.classes[root_cell_class(cell)];
+    uint64_t *vector = arena_alloc((info->capacity + 2) * sizeof *vector, FIRN_CACHE_LINE);
+    if (vector == NULL) {
+        return NULL;
+    }
+    b->entries = &vector[1];
+    b->cache = c;
+    b->cell = cell;
+    for (unsigned i = 0; i < SPAN_BUCKETS; i++) {
+        list_init(&b->lists[i]);
+    }
+    b->entries[info->capacity] = VECTOR_END;
+    c->cells[cell] = (struct cache_cell){
+        .top = b->entries,
+        .base = root_cell_base(cell),
+        .spans = (struct span *)root_cell_spans(cell),
+        .reciprocal = info->reciprocal,
+        .span_mask = info->span_mask,
+        .span_shift = info->span_shift,
+        .mixer_mask = mixer_mask(info),
+    };
+    c->bins[cell] = b;
+    return b;
+}
+
+static uint32_t bin_count(const struct bin *b) {
+    return (uint32_t)(b->cache->cells[b->cell].top - b->entries);
+}
+
+static void bin_set_count(struct bin *b, uint32_t n) {
+    b->cache->cells[b->cell].top = &b->entries[n];
+}
+
+static void bin_file(struct bin *b, struct span *s) {
+    s->bucket = (uint8_t)span_bucket(s);
+    list_push_front(&b->lists[s->bucket], &s->links);
+}
+
+void cache_settle(struct cache *c, struct span *s) {
+    if (s->free_count == span_class(s)->slots) {
+        list_remove(&s->links);
+        central_give(s);
+    } else if (s->bucket != span_bucket(s)) {
+        list_remove(&s->links);
+        bin_file(c->bins[s->cell], s);
+    }
+}
+
+static struct span *bin_fullest(struct bin *b) {
+    for (unsigned i = SPAN_FULL; i-- > 0;) {
+        if (!list_is_empty(&b->lists[i])) {
+            return LIST_ENTRY(b->lists[i].next, struct span, links);
+        }
+    }
+    return NULL;
+}
+
+// Moves free slots of `s` into the vector, each to a random place.
+static void bin_take_slots(struct bin *b, struct span *s) {
+    uintptr_t base = span_base(s);
+    uint32_t bytes = bin_class(b)->bytes;
+    struct random_stream *random = &b->cache->noise->stream;
+    uint64_t *entries = b->entries;
+    uint32_t n = bin_count(b);
+    uint32_t capacity = bin_class(b)->capacity;
+    for (unsigned w = 0; w < SPAN_WORDS && n < capacity; w++) {
+        while (s->free[w] != 0 && n < capacity) {
+            unsigned bit = (unsigned)__builtin_ctzll(s->free[w]);
+            uint64_t mask = (uint64_t)1 << bit;
+            unsigned slot = w * 64 + bit;
+            uint64_t entry = cache_entry(base + slot * (uintptr_t)bytes, slot);
+            entry |= s->u.virgin[w] & mask ? ENTRY_VIRGIN : 0;
+            s->free[w] &= ~mask;
+            s->u.virgin[w] &= ~mask;
+            s->free_count--;
+            uint32_t j = (uint32_t)random_u8(random) * (n + 1) >> 8; // n < 256: reaches every place
+            entries[n] = entries[j];
+            entries[j] = entry;
+            n++;
+        }
+    }
+    bin_set_count(b, n);
+}
+
+static void bin_put_back(struct bin *b, uint64_t entry) {
+    const struct class_info *info = bin_class(b);
+    struct span *s = span_at((entry & ENTRY_ADDRESS) - FIRN_ROOT.small_base, info);
+    span_put_free(s, (unsigned)(entry >> ENTRY_SLOT_SHIFT), (entry & ENTRY_VIRGIN) != 0);
+    cache_settle(b->cache, s);
+}
+
+// Puts the first `n` entries, those longest there, back among their spans' free slots.
+static void bin_flush(struct bin *b, uint32_t n) {
+    uint64_t *entries = b->entries;
+    for (uint32_t i = 0; i < n; i++) {
+        bin_put_back(b, entries[i]);
+    }
+    uint32_t left = bin_count(b) - n;
+    for (uint32_t i = 0; i < left; i++) {
+        entries[i] = entries[i + n];
+    }
+    bin_set_count(b, left);
+}
+
+static void bin_flush_mixer(struct bin *b) {
+    for (unsigned i = 0; i < MIXER; i++) {
+        uint64_t *place = &b->cache->cells[b->cell].mixer[i];
+        uint64_t entry = *place;
+        *place = 0;
+        if (entry != 0) {
+            bin_put_back(b, entry);
+        }
+    }
+}
+
+// A vector inherited over fork: the same slots in an order the parent does not know.
+static void bin_unstash(struct bin *b) {
+    uint32_t n = b->stash;
+    uint64_t *entries = b->entries;
+    for (uint32_t i = 1; i < n; i++) {
+        uint32_t j = random_below(&b->cache->noise->stream, i + 1);
+        uint64_t e = entries[i];
+        entries[i] = entries[j];
+        entries[j] = e;
+    }
+    b->stash = 0;
+    bin_set_count(b, n);
+}
+
+FIRN_COLD void cache_make_room(struct cache *c, unsigned cell) {
+    struct bin *b = c->bins[cell];
+    if (b->stash != 0) {
+        bin_unstash(b);
+    }
+    uint32_t capacity = bin_class(b)->capacity;
+    if (bin_count(b) == capacity) {
+        bin_flush(b, capacity / 2);
+    }
+}
+
+FIRN_NOINLINE bool cache_refill(struct cache *c, unsigned cell) {
+    struct bin *b = c->bins[cell];
+    if (b == NULL && (b = bin_make(c, cell)) == NULL) {
+        return false;
+    }
+    if (b->stash != 0) {
+        bin_unstash(b);
+    }
+    remote_drain(c);
+    uint32_t want = (bin_class(b)->capacity + 1) / 2;
+    for (unsigned i = 0; i < REFILL_SPANS && bin_count(b) < want; i++) {
+        struct span *s = bin_fullest(b);
+        if (s != NULL) {
+            list_remove(&s->links);
+        } else if ((s = central_take(cell, c, c->number)) == NULL) {
+            break;
+        }
+        bin_take_slots(b, s);
+        bin_file(b, s);
+    }
+    c->cells[cell].bytes = atomic_load_explicit(&firn_cell_limits[cell], memory_order_acquire) -
+                           c->cells[cell].base;
+    if (bin_count(b) == 0) {
+        // No memory but what waits in the mixer.
+        bin_flush_mixer(b);
+        struct span *s = bin_fullest(b);
+        if (s != NULL) {
+            bin_take_slots(b, s);
+            cache_settle(c, s);
+        }
+    }
+    return bin_count(b) > 0;
+}
+
+FIRN_COLD void cache_make_noise(struct cache *c) {
+    if (*c->noise_at != 0) {
+        return;
+    }
+    uint8_t *bytes = c->noise->bytes;
+    random_bytes(&c->noise->stream, bytes, NOISE_BYTES);
+    for (unsigned i = 0; i < NOISE_BYTES; i++) {
+        bytes[i] = (uint8_t)(bytes[i] | (bytes[i] == 0)); // 0 is the end mark; the bias is 1 in 256
+    }
+    bytes[NOISE_BYTES - 1] = 0;
+    c->noise_at = bytes;
+}
+
+void cache_flush_all(struct cache *c) {
+    remote_drain(c);
+    for (unsigned i = 0; i < CELLS; i++) {
+        struct bin *b = c->bins[i];
+        if (b == NULL) {
+            continue;
+        }
+        if (b->stash != 0) {
+            bin_unstash(b);
+        }
+        bin_flush_mixer(b);
+        bin_flush(b, bin_count(b));
+    }
+}
+
+bool cache_is_virgin(const struct span *s, uintptr_t address) {
+    unsigned slot = span_slot(span_class(s), address - FIRN_ROOT.small_base);
+    if (s->u.virgin[slot >> 6] >> (slot & 63) & 1) {
+        return true;
+    }
+    const struct cache *owner = atomic_load_explicit(&s->owner, memory_order_relaxed);
+    const struct bin *b = owner != NULL ? owner->bins[s->cell] : NULL;
+    if (b == NULL) {
+        return false;
+    }
+    uint32_t n = b->stash != 0 ? b->stash : bin_count(b);
+    for (uint32_t i = 0; i < n && i < span_class(s)->capacity; i++) {
+        if ((b->entries[i] & ENTRY_ADDRESS) == address) {
+            return (b->entries[i] & ENTRY_VIRGIN) != 0;
+        }
+    }
+    return false;
+}
+
+// ---- threads ----------------------------------------------------------------------------------
+
+// Noise lies apart, on pages that the kernel wipes in a forked child.
+static struct noise *noise_make(void) {
+    if (spare_noise_count == 0) {
+        spare_noises = arena_alloc(FIRN_PAGE, FIRN_PAGE);
+        if (spare_noises == NULL) {
+            return NULL;
+        }
+        (void)!map_wipe_on_fork((uintptr_t)spare_noises, FIRN_PAGE);
+        spare_noise_count = NOISES_PER_PAGE;
+    }
+    return &spare_noises[--spare_noise_count];
+}
+
+// With registry_lock.
+static struct cache *cache_make(void) {
+    struct noise *noise = noise_make();
+    struct cache *c = noise != NULL ? arena_alloc(sizeof *c, FIRN_CACHE_LINE) : NULL;
+    if (c == NULL) {
+        return NULL;
+    }
+    c->noise = noise;
+    c->noise_at = noise->bytes;
+    c->number = (uint32_t)++caches_made;
+    c->next = registry;
+    registry = c;
+    return c;
+}
+
+bool cache_attach(void) {
+    lock_acquire(&registry_lock);
+    struct cache *c = idle;
+    if (c != NULL) {
+        idle = c->next_idle;
+    } else {
+        c = cache_make();
+    }
+    if (c != NULL) {
+        caches_used++;
+        atomic_store_explicit(&c->is_used, true, memory_order_relaxed);
+        atomic_store_explicit(&c->pending, NULL, memory_order_seq_cst); // open
+    }
+    lock_release(&registry_lock);
+    if (c == NULL) {
+        return false;
+    }
+    firn_cache = c;
+    return true;
+}
+
+static void bin_abandon(struct bin *b) {
+    for (unsigned i = 0; i < SPAN_BUCKETS; i++) {
+        while (!list_is_empty(&b->lists[i])) {
+            struct span *s = LIST_ENTRY(b->lists[i].next, struct span, links);
+            list_remove(&s->links);
+            central_give(s);
+        }
+    }
+}
+
+void cache_detach(struct cache *c) {
+    firn_cache = &firn_empty_cache;
+    cache_flush_all(c);
+    for (unsigned i = 0; i < CELLS; i++) {
+        if (c->bins[i] != NULL) {
+            bin_abandon(c->bins[i]);
+        }
+    }
+    // Only now: a queue that refuses while spans still name this owner would keep others waiting.
+    remote_close(c);
+    lock_acquire(&registry_lock);
+    atomic_store_explicit(&c->is_used, false, memory_order_relaxed);
+    c->next_idle = idle;
+    idle = c;
+    caches_used--;
+    lock_release(&registry_lock);
+}
+
+void cache_count(size_t *made, size_t *used) {
+    lock_acquire(&registry_lock);
+    *made = caches_made;
+    *used = caches_used;
+    lock_release(&registry_lock);
+}
+
+// ---- fork -------------------------------------------------------------------------------------
+
+void cache_before_fork(void) {
+    lock_acquire(&registry_lock);
+}
+
+// A vector that is full and empty at once: pops and pushes both take their slow paths.
+static uint64_t stashed_vector[2] = {0, VECTOR_END};
+
+static void stash_all(struct cache *c) {
+    for (unsigned i = 0; i < CELLS; i++) {
+        struct bin *b = c->bins[i];
+        if (b != NULL && b->stash == 0 && bin_count(b) != 0) {
+            b->stash = bin_count(b);
+            c->cells[i].top = &stashed_vector[1];
+        }
+    }
+    *c->noise = (struct noise){0};
+    c->noise_at = c->noise->bytes;
+}
+
+bool cache_after_fork(bool in_child) {
+    if (!in_child) {
+        lock_release(&registry_lock);
+        return false;
+    }
+    lock_reset(&registry_lock);
+    bool any_dead = false;
+    for (struct cache *c = registry; c != NULL; c = c->next) {
+        if (c == firn_cache) {
+            stash_all(c);
+        } else if (atomic_load_explicit(&c->is_used, memory_order_relaxed) &&
+                   !atomic_load_explicit(&c->is_dead, memory_order_relaxed)) {
+            // Never used again: its bins and vectors may be half changed.
+            atomic_store_explicit(&c->is_dead, true, memory_order_relaxed);
+            atomic_store_explicit(&c->pending, CACHE_CLOSED, memory_order_relaxed);
+            any_dead = true;
+        }
+    }
+    caches_used = firn_cache == &firn_empty_cache ? 0 : 1;
+    return any_dead;
+}

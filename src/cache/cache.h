@@ -1,0 +1,145 @@
+// Per-thread caches: for each cell a shuffle vector of slots in hand.
+//
+// A vector is filled in random order. What the thread frees does not go straight back on top: it
+// takes a random place in the cell's *mixer* and pushes out what stood there. So neither the next
+// slot nor the fate of a freed one can be predicted, and the next allocation never gets the slot
+// that was just freed. The slots come from spans this cache owns. Only the owning thread touches a
+// cache, but for `pending`, where other threads queue spans in which they freed something.
+#ifndef FIRN_CACHE_CACHE_H
+#define FIRN_CACHE_CACHE_H
+
+#include "src/base/config.h"
+#include "src/cache/partition.h"
+#include "src/os/random.h"
+#include "src/span/span.h"
+
+// A vector is a 0, the entries, then VECTOR_END. A cache keeps, for each cell, the place after the
+// last entry: what stands before it is the next slot or 0 (empty), what stands at it is VECTOR_END
+// (full) or stale. So neither pop nor push needs a count.
+#define VECTOR_END (~(uint64_t)0)
+enum { MIXER = 32 };
+
+// What a cache draws its places from: one byte a free, never 0. The 0 at the end says: fetch more.
+// So does the kernel, by wiping the page it lies on in a forked child.
+enum { NOISE_BYTES = 512 };
+struct noise {
+    struct random_stream stream;
+    uint8_t bytes[NOISE_BYTES];
+};
+
+// An entry: the slot's index in the top byte, its address in the lower 48 bits, and a flag where
+// addresses have zeros.
+#define ENTRY_VIRGIN ((uint64_t)1) // never handed out since its span was set up
+#define ENTRY_ADDRESS ((((uint64_t)1 << 48) - 1) & ~(uint64_t)15)
+enum { ENTRY_SLOT_SHIFT = 56 };
+
+FIRN_INLINE uint64_t cache_entry(uintptr_t address, unsigned slot) {
+    return (uint64_t)slot << ENTRY_SLOT_SHIFT | address;
+}
+
+// What a cell's vector and owned spans need besides: the slow paths' part.
+struct bin {
+    uint64_t *entries; // of the vector
+    struct cache *cache;
+    uint32_t cell;
+    uint32_t stash; // in a forked child: entries to be shuffled anew before use
+    struct list lists[SPAN_BUCKETS]; // owned spans by occupancy
+};
+
+// A cell as the fast paths need it. All zero until first used: then every address is beyond it.
+struct cache_cell {
+    _Alignas(FIRN_CACHE_LINE) uint64_t *top;
+    uintptr_t base;     // address of the cell
+    uintptr_t bytes;    // how much of it had descriptors when last looked at
+    struct span *spans; // the first descriptor
+    uint32_t reciprocal; // class_info's
+    uint32_t span_mask;
+    uint32_t span_shift;
+    uint32_t mixer_mask; // places in use - 1: fewer where slots are large
+    uint64_t mixer[MIXER]; // freed slots, or 0
+};
+
+struct cache {
+    const uint8_t *noise_at; // next byte
+    uint32_t number;         // never 0, never reused by another cache
+    uint32_t ticks;          // slow operations, paces upkeep
+    struct noise *noise;
+    _Atomic(struct span *) pending; // CACHE_CLOSED when nobody takes care of it
+    struct cache *next;             // registry of all caches ever made
+    struct cache *next_idle;
+    _Atomic bool is_used;
+    _Atomic bool is_dead; // in a forked child: its thread stayed in the parent
+    struct cache_cell cells[CELLS];
+    struct bin *bins[CELLS]; // NULL until first used
+};
+
+// The thread's cache. Never NULL: a thread without one has the shared empty cache, which has no
+// vectors and owns no span, so that the fast paths need no test of their own.
+extern FIRN_TLS struct cache *firn_cache;
+extern struct cache firn_empty_cache;
+
+// Takes the next entry of a cell and marks its slot live. 0 if there is none.
+FIRN_INLINE uintptr_t cache_pop(struct cache *c, unsigned cell) {
+    struct cache_cell *e = &c->cells[cell];
+    uint64_t *top = e->top;
+    if (FIRN_UNLIKELY(top == NULL)) {
+        return 0;
+    }
+    uint64_t entry = top[-1];
+    if (FIRN_UNLIKELY(entry == 0)) {
+        return 0;
+    }
+    e->top = top - 1;
+    uintptr_t address = entry & ENTRY_ADDRESS;
+    struct span *s = &e->spans[(address - e->base) >> e->span_shift];
+    span_set_live(s, (unsigned)(entry >> ENTRY_SLOT_SHIFT));
+    return address;
+}
+
+// Puts an entry of a span this cache owns into circulation. The vector is not full; there is noise.
+FIRN_INLINE void cache_push(struct cache *c, struct cache_cell *e, uint64_t entry) {
+    uint64_t *top = e->top;
+    uint64_t *place = &e->mixer[*c->noise_at & e->mixer_mask];
+    uint64_t out = *place;
+    *place = entry;
+    c->noise_at++;
+    *top = out;
+    if (FIRN_LIKELY(out != 0)) {
+        e->top = top + 1;
+    }
+}
+
+// Fetches more noise if there is none left.
+void cache_make_noise(struct cache *c);
+
+// Makes room in a full vector, or unpacks a stash.
+void cache_make_room(struct cache *c, unsigned cell);
+
+// After an owned span's counts changed: files it by its occupancy, or gives it to central if nothing
+// of it is live or in hand.
+void cache_settle(struct cache *c, struct span *s);
+
+// Fetches at least one entry for the cell; drains, grows. False: no memory. The thread has a cache
+// of its own.
+bool cache_refill(struct cache *c, unsigned cell) FIRN_CHECKED;
+
+// Gives this thread a cache. False on ENOMEM.
+bool cache_attach(void) FIRN_CHECKED;
+// At thread exit: everything goes back to central; the cache waits for another thread.
+void cache_detach(struct cache *c);
+// Puts everything in hand back among the free slots and gives empty spans to central.
+void cache_flush_all(struct cache *c);
+
+// A slot of a span this thread does not own, checked live: freed for its owner.
+// False: some other thread had freed it before.
+bool cache_free_remote(struct span *s, uintptr_t address) FIRN_CHECKED;
+
+// Was the slot never handed out? For reports; exact for the owner and for central spans.
+bool cache_is_virgin(const struct span *s, uintptr_t address);
+
+void cache_before_fork(void);
+// True if other threads' caches were in use: their spans are to be recovered.
+bool cache_after_fork(bool in_child);
+void cache_count(size_t *made, size_t *used);
+
+#endif

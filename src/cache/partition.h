@@ -1,0 +1,27 @@
+// Partitions: allocations made at different places of the program do not share slots.
+//
+// The call site is the return address of the program's call. Hashed: a keyed multiply picks one of
+// a few partitions; an attacker who does not know the key cannot tell which sites share one.
+// Interned: each site gets a partition of its own until they are used up, then sites share, hashed.
+#ifndef FIRN_CACHE_PARTITION_H
+#define FIRN_CACHE_PARTITION_H
+
+#include "src/base/config.h"
+#include "src/meta/root.h"
+
+// FIRN_PARTITION_MODE 2. Lock-free; the same site gets the same answer in every thread.
+unsigned partition_intern(uintptr_t site);
+
+FIRN_INLINE unsigned partition_hash(uintptr_t site) {
+    // site_key is odd and random: multiplicative hashing (Dietzfelbinger et al. 1997, 2-universal).
+    return (unsigned)((site * FIRN_ROOT.site_key) >> 32 >> (32 - FIRN_PARTITION_BITS));
+}
+
+FIRN_INLINE unsigned partition_of(uintptr_t site) {
+    if (FIRN_PARTITION_MODE == 0) {
+        return 0;
+    }
+    return FIRN_PARTITION_MODE == 1 ? partition_hash(site) : partition_intern(site);
+}
+
+#endif

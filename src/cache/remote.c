@@ -1,0 +1,88 @@
+#include "src/cache/remote.h"
+
+#include "hardening/link.h"
+#include "src/base/config.h"
+#include "src/os/sys.h"
+#include "src/slab/central.h"
+
+struct span firn_closed_queue;
+
+static bool push(struct cache *owner, struct span *s) {
+    struct span *head = atomic_load_explicit(&owner->pending, memory_order_seq_cst);
+    do {
+        if (head == CACHE_CLOSED) {
+            return false;
+        }
+        atomic_store_explicit(&s->pending_next, head, memory_order_relaxed);
+    } while (!atomic_compare_exchange_weak_explicit(&owner->pending, &head, s,
+                                                    memory_order_seq_cst, memory_order_seq_cst));
+    return true;
+}
+
+void remote_deliver(struct span *s) {
+    for (;;) {
+        struct cache *owner = atomic_load_explicit(&s->owner, memory_order_seq_cst);
+        if (owner == NULL) {
+            central_rebuild_if_due(root_cell_class(s->cell));
+            if (central_deliver(s)) {
+                return;
+            }
+        } else if (push(owner, s)) {
+            return;
+        } else if (atomic_load_explicit(&owner->is_dead, memory_order_relaxed)) {
+            // Forked child: the owner's thread is not here. This makes the span ownerless and takes
+            // over its remote frees.
+            central_rebuild_if_due(root_cell_class(s->cell));
+        } else {
+            sys_yield(); // between its becoming ownerless and our seeing it: instructions
+        }
+    }
+}
+
+bool cache_free_remote(struct span *s, uintptr_t address) {
+    unsigned slot = span_slot(span_class(s), address - FIRN_ROOT.small_base);
+    if (FIRN_CHECK_FREE && span_is_remote(s, slot)) {
+        return false; // before the tag overwrites what somebody else may be using
+    }
+    if (FIRN_SAFE_LINK) {
+        link_store(address, link_encode(slot, address, s->secret));
+    }
+    uint64_t before =
+        atomic_fetch_or_explicit(&s->remote[slot >> 6], span_bit(slot), memory_order_seq_cst);
+    if (FIRN_CHECK_FREE && (before & span_bit(slot)) != 0) {
+        return false;
+    }
+    if (atomic_load_explicit(&s->pending, memory_order_seq_cst) == 0 &&
+        atomic_exchange_explicit(&s->pending, 1, memory_order_seq_cst) == 0) {
+        remote_deliver(s);
+    }
+    return true;
+}
+
+void remote_drain(struct cache *c) {
+    if (atomic_load_explicit(&c->pending, memory_order_relaxed) == NULL) {
+        return;
+    }
+    struct span *s = atomic_exchange_explicit(&c->pending, NULL, memory_order_seq_cst);
+    while (s != NULL) {
+        // Read before the span is unqueued: from then on it may be queued again.
+        struct span *next = atomic_load_explicit(&s->pending_next, memory_order_relaxed);
+        if (atomic_load_explicit(&s->owner, memory_order_relaxed) == c) {
+            span_unqueue(s);
+            central_take_remote(s);
+            cache_settle(c, s);
+        } else {
+            remote_deliver(s);
+        }
+        s = next;
+    }
+}
+
+void remote_close(struct cache *c) {
+    struct span *s = atomic_exchange_explicit(&c->pending, CACHE_CLOSED, memory_order_seq_cst);
+    while (s != NULL && s != CACHE_CLOSED) {
+        struct span *next = atomic_load_explicit(&s->pending_next, memory_order_relaxed);
+        remote_deliver(s);
+        s = next;
+    }
+}

@@ -1,0 +1,205 @@
+// C, POSIX and glibc semantics. Everything a caller can get wrong without touching memory is
+// decided here, so that the heap below sees possible sizes and power-of-two alignments only.
+#include "src/front/front.h"
+
+#include "src/base/config.h"
+#include "src/base/fatal.h"
+#include "src/base/text.h"
+#include "src/front/figures.h"
+#include "src/front/options.h"
+#include "src/os/keep.h"
+#include "src/os/sys.h"
+
+#include <errno.h>
+#include <malloc.h>
+#include <stdatomic.h>
+
+void *front_refuse(void) {
+    errno = ENOMEM;
+    return NULL;
+}
+
+static bool front_is_power_of_two(size_t n) {
+    return n != 0 && (n & (n - 1)) == 0;
+}
+
+// `align` is a power of two. The sum is bounded too, so that nobody below can overflow by rounding.
+static void *front_alloc_aligned(size_t align, size_t size, uintptr_t site) {
+    if (size > PTRDIFF_MAX || align > PTRDIFF_MAX - size) {
+        return front_refuse();
+    }
+    return heap_alloc_aligned(align, size, site);
+}
+
+// A block with such an alignment or size was never handed out. The heap is not asked: its
+// arithmetic is for possible sizes, and SIZE_MAX means "not named" to it.
+static void front_check_named(const void *p, const struct heap_call *call) {
+    const bool is_bad_align = call->align != 0 && !front_is_power_of_two(call->align);
+    const size_t align = call->align > PTRDIFF_MAX ? PTRDIFF_MAX : call->align;
+    if (!is_bad_align && call->size <= PTRDIFF_MAX - align) {
+        return;
+    }
+    const struct fatal_info info = {
+        .api = call->api,
+        .address = (uintptr_t)p,
+        .class_bytes = FATAL_CLASS_NONE,
+        .size = call->size,
+        .found = is_bad_align ? "alignment is not a power of two" : "size is impossible",
+        .caller = call->site,
+    };
+    fatal(FATAL_SIZE_MISMATCH, &info);
+}
+
+void front_free_checked(void *p, const struct heap_call *call) {
+    if (p == NULL) {
+        return;
+    }
+    if (!FIRN_CHECK_FREE) {
+        heap_free(p, call->site);
+        return;
+    }
+    front_check_named(p, call);
+    heap_free_sized(p, call);
+}
+
+void *front_alloc_zeroed(size_t count, size_t size, uintptr_t site) {
+    size_t bytes;
+    if (__builtin_mul_overflow(count, size, &bytes) || bytes > PTRDIFF_MAX) {
+        return front_refuse();
+    }
+    return heap_alloc_zeroed(bytes, site);
+}
+
+// realloc and reallocarray, after the product.
+static void *front_resize_as(void *p, const struct heap_call *call) {
+    if (p == NULL) {
+        return front_alloc(call->size, call->site);
+    }
+    if (call->size == 0) {
+        heap_free_slow(p, call);
+        return NULL;
+    }
+    if (call->size > PTRDIFF_MAX) {
+        return front_refuse();
+    }
+    return heap_resize_as(p, call);
+}
+
+void *front_resize(void *p, size_t size, uintptr_t site) {
+    return front_resize_as(p, &(struct heap_call){"realloc", site, size, 0});
+}
+
+void *front_resize_array(void *p, size_t count, size_t size, uintptr_t site) {
+    size_t bytes;
+    if (__builtin_mul_overflow(count, size, &bytes)) {
+        return front_refuse();
+    }
+    return front_resize_as(p, &(struct heap_call){"reallocarray", site, bytes, 0});
+}
+
+int front_posix_memalign(void **out, size_t align, size_t size, uintptr_t site) {
+    if (!front_is_power_of_two(align) || align % sizeof(void *) != 0) {
+        return EINVAL;
+    }
+    const int saved = errno;
+    void *p = front_alloc_aligned(align, size, site);
+    errno = saved;
+    if (p == NULL) {
+        return ENOMEM;
+    }
+    *out = p;
+    return 0;
+}
+
+void *front_aligned_alloc(size_t align, size_t size, uintptr_t site) {
+    if (!front_is_power_of_two(align)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    return front_alloc_aligned(align, size, site);
+}
+
+void *front_memalign(size_t align, size_t size, uintptr_t site) {
+    if (align > SIZE_MAX / 2 + 1) {
+        errno = EINVAL;
+        return NULL;
+    }
+    size_t power = 1;
+    while (power < align) {
+        power <<= 1;
+    }
+    return front_alloc_aligned(power, size, site);
+}
+
+void *front_valloc(size_t size, uintptr_t site) {
+    return front_alloc_aligned(FIRN_PAGE, size, site);
+}
+
+void *front_pvalloc(size_t size, uintptr_t site) {
+    if (size > PTRDIFF_MAX - FIRN_PAGE) {
+        return front_refuse();
+    }
+    const size_t pages = size == 0 ? 1 : (size + FIRN_PAGE - 1) / FIRN_PAGE;
+    return front_alloc_aligned(FIRN_PAGE, pages * FIRN_PAGE, site);
+}
+
+size_t front_usable(const void *p, uintptr_t site) {
+    return p != NULL ? heap_usable(p, site) : 0;
+}
+
+int front_mallopt(int parameter, int value) {
+    // Thresholds, arenas and fast bins are glibc's way of working. Programs tune them for speed and
+    // check the result; none of them can ask for less hardening here.
+    (void)value;
+    switch (parameter) {
+    case M_MXFAST:
+    case M_TRIM_THRESHOLD:
+    case M_TOP_PAD:
+    case M_MMAP_THRESHOLD:
+    case M_MMAP_MAX:
+    case M_CHECK_ACTION:
+    case M_PERTURB:
+    case M_ARENA_TEST:
+    case M_ARENA_MAX:
+        return 1;
+    default:
+        return 0;
+    }
+}
+
+static atomic_bool front_is_started;         // the first exchange wins; nobody waits for it
+static struct keep front_stderr = KEEP_NONE; // where the summary goes
+
+static void front_say_hello(void) {
+    char buffer[128];
+    struct text line = text_on(buffer, sizeof(buffer));
+    text_str(&line, "firn: ");
+    text_str(&line, FIGURES_VERSION);
+    text_str(&line, " pid=");
+    text_dec(&line, (uint64_t)sys_process_id());
+    text_char(&line, '\n');
+    sys_write(2, line.data, line.length);
+}
+
+void front_start(void) {
+    if (atomic_exchange_explicit(&front_is_started, true, memory_order_relaxed)) {
+        return;
+    }
+    const int saved = errno;
+    // Here too, and not only when the heap starts: a program's first call may be a wrong free.
+    fatal_set_locator(sys_locate);
+    options_parse(sys_environment("FIRN_OPTIONS"));
+    if (options_get()->verbose) {
+        front_say_hello();
+    }
+    if (options_get()->stats_exit) {
+        keep_copy(&front_stderr, 2);
+    }
+    errno = saved;
+}
+
+void front_end(void) {
+    if (options_get()->stats_exit) {
+        figures_print(keep_descriptor(&front_stderr));
+    }
+}

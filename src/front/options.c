@@ -1,0 +1,152 @@
+// FIRN_OPTIONS. Runs during the first allocation of the process, perhaps inside ld.so: no stdio, no
+// allocation, no locale. A misspelt option must never be silent: whoever sets one relies on it.
+#include "src/front/options.h"
+
+#include "src/base/compiler.h"
+#include "src/base/text.h"
+#include "src/os/sys.h"
+
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+// One key. `word` is the only value of an option that takes a word; else a number up to `max`.
+struct option_key {
+    const char *name;
+    const char *word;
+    uint64_t max;
+    const char *expects; // completes "expected ..."
+};
+
+// The order of option_keys.
+enum option_index { OPTION_STATS, OPTION_VERBOSE, OPTION_ABORT_CONF, OPTION_PURGE_DELAY, OPTIONS };
+
+static const struct option_key option_keys[OPTIONS] = {
+    [OPTION_STATS] = {"stats", "exit", 0, "exit"},
+    [OPTION_VERBOSE] = {"verbose", NULL, 1, "0 or 1"},
+    [OPTION_ABORT_CONF] = {"abort_conf", NULL, 1, "0 or 1"},
+    [OPTION_PURGE_DELAY] = {"purge_delay", NULL, 600000, "0 to 600000"},
+};
+
+static struct options options_now = {.purge_delay_ms = 1000};
+
+const struct options *options_get(void) {
+    return &options_now;
+}
+
+// The text comes from the environment: it is shown shortened, and nothing in it reaches the
+// terminal as a control sequence.
+static void options_quote(struct text *line, const char *s, size_t n) {
+    const size_t shown = n < 48 ? n : 48;
+    text_char(line, '\'');
+    for (size_t i = 0; i < shown; i++) {
+        text_char(line, s[i] >= ' ' && s[i] <= '~' ? s[i] : '?');
+    }
+    text_str(line, shown < n ? "...'" : "'");
+}
+
+static void options_say(struct text *line) {
+    text_char(line, '\n');
+    sys_write(2, line->data, line->length);
+}
+
+static void options_complain_key(const char *key, size_t n) {
+    unsigned best = OPTIONS;
+    unsigned best_distance = ~0u;
+    for (unsigned i = 0; i < OPTIONS; i++) {
+        const char *name = option_keys[i].name;
+        const unsigned distance = text_distance(key, n, name, strlen(name));
+        if (distance < best_distance) {
+            best = i;
+            best_distance = distance;
+        }
+    }
+    char buffer[256];
+    struct text line = text_on(buffer, sizeof(buffer));
+    text_str(&line, "firn: FIRN_OPTIONS: unknown option ");
+    options_quote(&line, key, n);
+    text_str(&line, " ignored; closest is '");
+    text_str(&line, option_keys[best].name);
+    text_char(&line, '\'');
+    options_say(&line);
+}
+
+static void options_complain_value(const struct option_key *key, const char *value, size_t n) {
+    char buffer[256];
+    struct text line = text_on(buffer, sizeof(buffer));
+    text_str(&line, "firn: FIRN_OPTIONS: ");
+    text_str(&line, key->name);
+    text_str(&line, ": value ");
+    options_quote(&line, value, n);
+    text_str(&line, " ignored; expected ");
+    text_str(&line, key->expects);
+    options_say(&line);
+}
+
+static bool options_read_value(const struct option_key *key, const char *value, size_t n,
+                               uint64_t *out) {
+    if (key->word != NULL) {
+        *out = 1;
+        return n == strlen(key->word) && memcmp(value, key->word, n) == 0;
+    }
+    return text_parse_size(value, n, out) && *out <= key->max;
+}
+
+static void options_set(unsigned index, uint64_t value) {
+    switch (index) {
+    case OPTION_STATS:
+        options_now.stats_exit = value != 0;
+        break;
+    case OPTION_VERBOSE:
+        options_now.verbose = value != 0;
+        break;
+    case OPTION_ABORT_CONF:
+        options_now.abort_conf = value != 0;
+        break;
+    default:
+        options_now.purge_delay_ms = (uint32_t)value;
+        break;
+    }
+}
+
+// One "key=value" or "key". True if it was understood.
+static bool options_parse_item(const char *item, size_t n) {
+    const char *equals = memchr(item, '=', n);
+    const size_t key_bytes = equals != NULL ? (size_t)(equals - item) : n;
+    const char *value = equals != NULL ? equals + 1 : "1";
+    const size_t value_bytes = equals != NULL ? n - key_bytes - 1 : 1;
+    for (unsigned i = 0; i < OPTIONS; i++) {
+        const struct option_key *key = &option_keys[i];
+        if (key_bytes != strlen(key->name) || memcmp(item, key->name, key_bytes) != 0) {
+            continue;
+        }
+        uint64_t number = 0;
+        if (!options_read_value(key, value, value_bytes, &number)) {
+            options_complain_value(key, value, value_bytes);
+            return false;
+        }
+        options_set(i, number);
+        return true;
+    }
+    options_complain_key(item, key_bytes);
+    return false;
+}
+
+unsigned options_parse(const char *text) {
+    unsigned complaints = 0;
+    const char *item = text != NULL ? text : "";
+    while (*item != '\0') {
+        const size_t n = strcspn(item, ":,");
+        if (n > 0 && !options_parse_item(item, n)) {
+            complaints++;
+        }
+        item += n + (item[n] != '\0');
+    }
+    // Judged last, so that it works wherever it stands in the list.
+    if (complaints > 0 && options_now.abort_conf) {
+        static const char last[] = "firn: FIRN_OPTIONS: abort_conf=1 ends the process\n";
+        sys_write(2, last, sizeof(last) - 1);
+        abort();
+    }
+    return complaints;
+}

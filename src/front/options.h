@@ -1,0 +1,25 @@
+// FIRN_OPTIONS=key=value:key=value  (separators ':' and ','; a bare key means key=1)
+//
+// Parsed once at start, before anything is allocated, from the environment (never when AT_SECURE).
+// A key nobody knows, or a value out of range, is reported on stderr in one line that names the
+// closest key (or the range), and is ignored; with abort_conf=1 it ends the process instead.
+// No option goes below what the built level promises.
+#ifndef FIRN_FRONT_OPTIONS_H
+#define FIRN_FRONT_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct options {
+    bool stats_exit;         // stats=exit: print a summary at exit
+    bool verbose;            // verbose=1: one line at start
+    bool abort_conf;         // abort_conf=1: bad options end the process
+    uint32_t purge_delay_ms; // purge_delay=MS: 0..600000, default 1000
+};
+
+// The options in force; defaults before options_parse.
+const struct options *options_get(void);
+// Parses `text` (NULL: nothing). Writes complaints to fd 2. Returns the number of complaints.
+unsigned options_parse(const char *text);
+
+#endif

@@ -1,0 +1,10 @@
+// What the heap calls once it has started.
+#include "src/front/front.h"
+#include "src/front/options.h"
+#include "src/heap/life.h"
+#include "src/heap/upkeep.h"
+
+void life_started(void) {
+    front_start();
+    upkeep_set_delay(options_get()->purge_delay_ms);
+}

@@ -1,0 +1,47 @@
+// Stacks of allocations and frees, each kept once and known by a small number.
+//
+// A stack is walked along frame pointers: the library may use nothing but libc, and an unwinder that
+// reads .eh_frame would cost more than the allocation. The first frame, the return address of the
+// program's own call, is always right. The frames after it exist where the program was compiled with
+// -fno-omit-frame-pointer; without, rbp holds anything, and the walk ends at the first value that is
+// not a frame: frames must ascend, lie within a megabyte of each other, and their return address must
+// follow a call instruction.
+#ifndef FIRN_FUZZBUILD_TRACE_H
+#define FIRN_FUZZBUILD_TRACE_H
+
+#include "src/base/compiler.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// Where a walk begins. In an exported function: TRACE_HERE().
+struct trace_origin {
+    uintptr_t pc; // return address into the program
+    uintptr_t fp; // the exported function's own frame: [fp] is the caller's rbp
+};
+#define TRACE_HERE()                                                                               \
+    ((struct trace_origin){(uintptr_t)__builtin_return_address(0),                                 \
+                           (uintptr_t)__builtin_frame_address(0)})
+
+enum { TRACE_MOST = 32 };
+
+// Notes the bounds of the main stack. Called once.
+void trace_start(unsigned depth);
+
+// Up to `most` frames, the program's call first. Any thread, any context; touches memory only where a
+// fault is harmless (access_peek).
+size_t trace_walk(struct trace_origin from, uintptr_t *frames, size_t most);
+// The same from the registers of an interrupted program: the first frame is `pc` itself.
+size_t trace_walk_context(uintptr_t pc, uintptr_t fp, uintptr_t *frames, size_t most);
+
+// True if `pc` follows a call instruction.
+bool trace_is_return_address(uintptr_t pc);
+
+// The number of the stack at `from`, made if new; 0 when memory is exhausted. Caller holds the heap's
+// lock.
+uint32_t trace_record(struct trace_origin from);
+// The frames of a recorded stack; their number, 0 for id 0.
+size_t trace_get(uint32_t id, const uintptr_t **frames);
+
+#endif

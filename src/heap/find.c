@@ -1,0 +1,85 @@
+#include "src/heap/find.h"
+
+#include "src/cache/cache.h"
+#include "src/span/region.h"
+
+static void bad(struct found *out, enum fatal_id id, const char *what) {
+    out->kind = FOUND_BAD;
+    out->id = id;
+    out->what = what;
+}
+
+static void find_slot(uintptr_t address, struct found *out) {
+    uintptr_t offset = address - FIRN_ROOT.small_base;
+    unsigned cell = (unsigned)(offset >> FIRN_ROOT.cell_shift);
+    const struct class_info *c = &FIRN_ROOT.classes[root_cell_class(cell)];
+    out->class_bytes = c->bytes;
+    if (address % 16 != 0) {
+        bad(out, FATAL_MISALIGNED_POINTER, "address is not a multiple of 16");
+        return;
+    }
+    struct span *s = region_is_described(offset) ? span_at(offset, c) : NULL;
+    unsigned slot = span_slot(c, offset);
+    if (s == NULL || span_state(s) == SPAN_UNUSED || slot >= c->slots) {
+        bad(out, FATAL_NEVER_ALLOCATED, "no block was ever here");
+    } else if (slot * (uintptr_t)c->bytes != (offset & c->span_mask)) {
+        bad(out, FATAL_INTERIOR_POINTER, "pointer into the middle of a slot");
+    } else if (span_is_live(s, slot) && !span_is_remote(s, slot)) {
+        out->kind = FOUND_SLOT;
+        out->span = s;
+        out->slot = slot;
+    } else if (cache_is_virgin(s, address)) {
+        bad(out, FATAL_NEVER_ALLOCATED, "slot was never handed out");
+    } else {
+        bad(out, FATAL_DOUBLE_FREE, "slot is already free");
+    }
+}
+
+void find_describe_large(enum large_kind kind, struct found *out) {
+    out->class_bytes = FATAL_CLASS_LARGE;
+    switch (kind) {
+    case LARGE_LIVE:
+        out->kind = FOUND_LARGE;
+        return;
+    case LARGE_INTERIOR:
+        bad(out, FATAL_INTERIOR_POINTER, "pointer into the middle of a block");
+        return;
+    case LARGE_FREED:
+        bad(out, FATAL_DOUBLE_FREE, "block is already free");
+        return;
+    case LARGE_NEVER:
+        bad(out, FATAL_NEVER_ALLOCATED, "no block was ever here");
+        return;
+    case LARGE_FOREIGN:
+    default:
+        out->class_bytes = FATAL_CLASS_NONE;
+        bad(out, FATAL_FOREIGN_POINTER, "address is outside the heap");
+        return;
+    }
+}
+
+void find_pointer(const void *p, struct found *out) {
+    uintptr_t address = (uintptr_t)p;
+    *out = (struct found){.kind = FOUND_BAD};
+    if (address - FIRN_ROOT.small_base < FIRN_ROOT.small_bytes) {
+        find_slot(address, out);
+        return;
+    }
+    enum large_kind kind = large_find(address, &out->block);
+    find_describe_large(kind, out);
+    if (kind != LARGE_FOREIGN && address % 16 != 0) {
+        bad(out, FATAL_MISALIGNED_POINTER, "address is not a multiple of 16");
+    }
+}
+
+void find_report(const void *p, const struct found *found, const struct heap_call *call) {
+    struct fatal_info info = {
+        .api = call->api,
+        .address = (uintptr_t)p,
+        .class_bytes = found->class_bytes,
+        .size = call->size,
+        .found = found->what,
+        .caller = call->site,
+    };
+    fatal(found->id, &info);
+}

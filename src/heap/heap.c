@@ -1,0 +1,230 @@
+#include "src/heap/heap.h"
+
+#include "src/base/text.h"
+#include "src/cache/remote.h"
+#include "src/heap/fast.h"
+#include "src/heap/find.h"
+#include "src/heap/life.h"
+#include "src/heap/upkeep.h"
+#include "src/slab/central.h"
+#include "src/span/large.h"
+
+#include <errno.h>
+#include <string.h>
+
+// ---- allocation -------------------------------------------------------------------------------
+
+static void *fail(void) {
+    errno = ENOMEM;
+    return NULL;
+}
+
+static void *alloc_class(unsigned class_index, uintptr_t site) {
+    struct cache *c = life_thread_cache();
+    if (c == NULL) {
+        return fail();
+    }
+    upkeep_tick(c);
+    unsigned partition = partition_of(site);
+    for (; class_index < SIZE_CLASSES; class_index++) {
+        unsigned cell = root_cell(class_index, partition);
+        uintptr_t address = cache_pop(c, cell);
+        if (address == 0 && cache_refill(c, cell)) {
+            address = cache_pop(c, cell);
+        }
+        if (address != 0) {
+            slot_on_alloc((void *)address, FIRN_ROOT.classes[class_index].bytes,
+                          FIRN_ROOT.slot_key);
+            return (void *)address;
+        }
+        // Not out of memory but out of addresses in this cell (64 GiB of one size): the next larger
+        // class has others.
+        if (!firn_regions[cell].is_exhausted) {
+            break;
+        }
+    }
+    return fail();
+}
+
+static void *alloc_large(size_t size, size_t align, bool *is_zero) {
+    // Also starts the heap: a program's first allocation may be a large one.
+    struct cache *c = life_thread_cache();
+    if (c == NULL) {
+        return fail();
+    }
+    upkeep_tick(c);
+    return large_alloc(size, align, is_zero);
+}
+
+FIRN_NOINLINE void *heap_alloc_slow(size_t size, uintptr_t site) {
+    if (size > PTRDIFF_MAX) {
+        return fail();
+    }
+    if (size > SMALL_MAX - FIRN_SLOT_EXTRA) {
+        bool is_zero;
+        return alloc_large(size, FIRN_PAGE, &is_zero);
+    }
+    return alloc_class(size_class_of(size + FIRN_SLOT_EXTRA), site);
+}
+
+void *heap_alloc(size_t size, uintptr_t site) {
+    return heap_alloc_fast(size, site);
+}
+
+void *heap_alloc_zeroed(size_t size, uintptr_t site) {
+    if (size > PTRDIFF_MAX) {
+        return fail();
+    }
+    bool is_zero = false;
+    void *p;
+    if (size > SMALL_MAX - FIRN_SLOT_EXTRA) {
+        p = alloc_large(size, FIRN_PAGE, &is_zero);
+    } else {
+        p = heap_alloc_fast(size, site);
+    }
+    if (p != NULL && !is_zero) {
+        memset(p, 0, size);
+    }
+    return p;
+}
+
+void *heap_alloc_aligned(size_t align, size_t size, uintptr_t site) {
+    if (size > PTRDIFF_MAX) {
+        return fail();
+    }
+    if (align <= 16) {
+        return heap_alloc_fast(size, site);
+    }
+    // Before start there are no classes, but their geometry is constant.
+    unsigned class_index = size > SMALL_MAX - FIRN_SLOT_EXTRA
+                               ? SIZE_CLASSES
+                               : size_class_aligned(size + FIRN_SLOT_EXTRA, align);
+    if (class_index < SIZE_CLASSES) {
+        return alloc_class(class_index, site);
+    }
+    bool is_zero;
+    return alloc_large(size > 0 ? size : 1, align > FIRN_PAGE ? align : FIRN_PAGE, &is_zero);
+}
+
+// ---- freeing ----------------------------------------------------------------------------------
+
+static void report_bad(void *p, struct found *f, enum fatal_id id, const char *what,
+                       const struct heap_call *call) {
+    f->id = id;
+    f->what = what;
+    find_report(p, f, call);
+}
+
+static void free_slot(void *p, struct found *f, const struct heap_call *call) {
+    struct cache *c = firn_cache;
+    if (atomic_load_explicit(&f->span->owner, memory_order_relaxed) != c) {
+        if (!cache_free_remote(f->span, (uintptr_t)p)) {
+            report_bad(p, f, FATAL_DOUBLE_FREE, "slot is already free", call);
+        }
+        return;
+    }
+    // Checked, ours: only room or noise was missing.
+    unsigned cell = f->span->cell;
+    if (*c->cells[cell].top == VECTOR_END) {
+        cache_make_room(c, cell);
+    }
+    cache_make_noise(c);
+    heap_put_local(c, &c->cells[cell], f->span, f->slot, (uintptr_t)p);
+}
+
+FIRN_NOINLINE void heap_free_slow(void *p, const struct heap_call *call) {
+    int saved = errno;
+    life_check_fork();
+    struct found f;
+    find_pointer(p, &f);
+    if (f.kind == FOUND_LARGE) {
+        find_describe_large(large_free((uintptr_t)p, &f.block), &f);
+        upkeep_tick(firn_cache);
+    } else if (f.kind == FOUND_SLOT) {
+        free_slot(p, &f, call);
+    }
+    if (f.kind == FOUND_BAD) {
+        find_report(p, &f, call);
+    }
+    errno = saved;
+}
+
+FIRN_NOINLINE void heap_free_plain_slow(void *p, uintptr_t site) {
+    heap_free_slow(p, &(struct heap_call){"free", site, FATAL_SIZE_UNKNOWN, 0});
+}
+
+void heap_free(void *p, uintptr_t site) {
+    heap_free_fast(p, site);
+}
+
+// The class that a block of this size and alignment would have; SIZE_CLASSES: a run of pages.
+static unsigned class_expected(size_t size, size_t align) {
+    return size > SMALL_MAX - FIRN_SLOT_EXTRA ? SIZE_CLASSES
+                                              : size_class_aligned(size + FIRN_SLOT_EXTRA, align);
+}
+
+// The phrase a size mismatch is reported with. Static: a report never allocates, and only one is
+// ever made.
+static const char *mismatch_phrase(const struct found *f, unsigned expected) {
+    static char phrase[64];
+    struct text t = text_on(phrase, sizeof phrase);
+    if (f->kind == FOUND_LARGE) {
+        text_str(&t, "block of ");
+        text_dec(&t, f->block.size);
+        text_str(&t, " bytes");
+    } else if (expected == SIZE_CLASSES) {
+        text_str(&t, "size belongs to a large block");
+    } else {
+        text_str(&t, "size belongs to class ");
+        text_dec(&t, size_class_bytes(expected));
+    }
+    return phrase;
+}
+
+static bool is_size_right(const struct found *f, size_t size, unsigned expected) {
+    if (f->kind != FOUND_LARGE) {
+        unsigned actual = root_cell_class(f->span->cell);
+    // A larger class served where the right one had run out of addresses.
+    return expected == actual ||
+           (expected < actual &&
+            firn_regions[root_cell(expected, root_cell_partition(f->span->cell))].is_exhausted);
+    }
+    // A small size with a large alignment is a run of pages, too; nothing takes one page.
+    size_t taken = size > 0 ? size : 1;
+    return expected == SIZE_CLASSES && taken <= f->block.capacity &&
+           f->block.capacity - taken < FIRN_PAGE;
+}
+
+void heap_free_sized(void *p, const struct heap_call *call) {
+    if (FIRN_CHECK_FREE && call->size != FATAL_SIZE_UNKNOWN) {
+        struct found f;
+        find_pointer(p, &f);
+        unsigned expected = class_expected(call->size, call->align > 16 ? call->align : 16);
+        if (f.kind != FOUND_BAD && !is_size_right(&f, call->size, expected)) {
+            report_bad(p, &f, FATAL_SIZE_MISMATCH, mismatch_phrase(&f, expected), call);
+        }
+    }
+    if (FIRN_UNLIKELY(!heap_free_local(p))) {
+        heap_free_slow(p, call);
+    }
+}
+
+size_t heap_usable(const void *p, uintptr_t site) {
+    struct found f;
+    find_pointer(p, &f);
+    if (f.kind == FOUND_BAD) {
+        find_report(p, &f,
+                    &(struct heap_call){"malloc_usable_size", site, FATAL_SIZE_UNKNOWN, 0});
+    }
+    return f.kind == FOUND_LARGE ? f.block.capacity : f.class_bytes - FIRN_SLOT_EXTRA;
+}
+
+bool heap_trim(void) {
+    struct cache *c = life_thread_cache();
+    bool any = false;
+    if (c != NULL) {
+        cache_flush_all(c);
+        any = upkeep_purge_all();
+    }
+    return any;
+}

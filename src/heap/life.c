@@ -1,0 +1,166 @@
+#include "src/heap/life.h"
+
+#include "hardening/link.h"
+#include "src/base/fatal.h"
+#include "src/base/text.h"
+#include "src/meta/arena.h"
+#include "src/os/caps.h"
+#include "src/os/lock.h"
+#include "src/os/map.h"
+#include "src/os/sys.h"
+#include "src/slab/central.h"
+#include "src/span/large.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum start_state { NOT_STARTED, STARTED, IMPOSSIBLE };
+
+static struct lock start_lock = LOCK_INIT(LOCK_START);
+static _Atomic int start_state;
+static pthread_key_t exit_key;
+static bool has_exit_key;
+// One word on a page that reads as zero in every forked child.
+static _Atomic uint32_t *same_process;
+
+// ---- threads ----------------------------------------------------------------------------------
+
+// Runs with the other destructors of thread-specific data, in any order: one that runs later and
+// allocates gets a cache anew and this is called again.
+static void thread_exit(void *cache) {
+    cache_detach(cache);
+}
+
+static FIRN_COLD struct cache *attach(void) {
+    life_start();
+    if (!life_has_started() || !cache_attach()) {
+        return NULL;
+    }
+    if (has_exit_key) {
+        // May allocate (from the cache just attached) when the program has many keys.
+        (void)pthread_setspecific(exit_key, firn_cache);
+    }
+    return firn_cache;
+}
+
+struct cache *life_thread_cache(void) {
+    if (FIRN_UNLIKELY(firn_cache == &firn_empty_cache)) {
+        return attach();
+    }
+    life_check_fork();
+    return firn_cache;
+}
+
+// ---- fork -------------------------------------------------------------------------------------
+
+// Locks in order of rank; released in reverse. While they are held no other thread is inside the
+// shared structures, so the child finds them whole. Other threads' caches are not covered: they are
+// abandoned in the child and their spans recovered (central_rebuild_if_due).
+static void before_fork(void) {
+    lock_acquire(&start_lock);
+    cache_before_fork();
+    central_before_fork();
+    large_before_fork();
+    arena_before_fork();
+}
+
+static void after_fork_in_parent(void) {
+    arena_after_fork(false);
+    large_after_fork(false);
+    central_after_fork(false, false);
+    (void)cache_after_fork(false);
+    lock_release(&start_lock);
+}
+
+static void in_child(bool other_threads_inside) {
+    arena_after_fork(true);
+    large_after_fork(true);
+    bool any_dead = cache_after_fork(true);
+    central_after_fork(true, any_dead || other_threads_inside);
+    lock_reset(&start_lock);
+    if (same_process != NULL) {
+        atomic_store_explicit(same_process, 1, memory_order_relaxed);
+    }
+}
+
+static void after_fork_in_child(void) {
+    in_child(false);
+}
+
+void life_check_fork(void) {
+    if (FIRN_UNLIKELY(same_process != NULL &&
+                      atomic_load_explicit(same_process, memory_order_relaxed) == 0)) {
+        in_child(true);
+    }
+}
+
+// ---- start ------------------------------------------------------------------------------------
+
+static bool is_dead(const struct cache *c) {
+    return atomic_load_explicit(&c->is_dead, memory_order_relaxed);
+}
+
+static bool is_link_whole(const struct span *s, unsigned slot, uintptr_t address) {
+    return link_decode(link_load(address), address, s->secret) == (int)slot;
+}
+
+static uint32_t capability_mask(void) {
+    const char *text = FIRN_TEST_HOOKS ? sys_environment("FIRN_TEST_CAPS") : NULL;
+    uint32_t mask = 0;
+    if (text == NULL) {
+        return ~mask;
+    }
+    for (; *text != '\0'; text++) {
+        unsigned c = (unsigned char)*text;
+        mask = mask << 4 | ((c <= '9' ? c : c + 9) & 15);
+    }
+    return mask;
+}
+
+static bool start_parts(void) {
+    caps_probe(capability_mask());
+    if (!root_start() || !central_start()) {
+        return false;
+    }
+    struct reservation large = FIRN_ROOT.data;
+    size_t half = FIRN_ROOT.data.bytes / 2;
+    large.base += half;
+    large.bytes -= half;
+    large_start(&large);
+    central_set_hooks(is_dead, FIRN_SAFE_LINK ? is_link_whole : NULL);
+    _Atomic uint32_t *page = arena_alloc(FIRN_PAGE, FIRN_PAGE);
+    if (page != NULL && map_wipe_on_fork((uintptr_t)page, FIRN_PAGE)) {
+        atomic_store_explicit(page, 1, memory_order_relaxed);
+        same_process = page;
+    }
+    return true;
+}
+
+void life_start(void) {
+    if (FIRN_LIKELY(atomic_load_explicit(&start_state, memory_order_acquire) != NOT_STARTED)) {
+        return;
+    }
+    bool is_mine = false;
+    lock_acquire(&start_lock);
+    if (atomic_load_explicit(&start_state, memory_order_relaxed) == NOT_STARTED) {
+        fatal_set_locator(sys_locate);
+        bool done = start_parts();
+        if (done) {
+            has_exit_key = pthread_key_create(&exit_key, thread_exit) == 0;
+            map_make_readonly((uintptr_t)&firn_root_pages, sizeof firn_root_pages);
+        }
+        atomic_store_explicit(&start_state, done ? STARTED : IMPOSSIBLE, memory_order_release);
+        is_mine = done;
+    }
+    lock_release(&start_lock);
+    if (is_mine) {
+        // Registered first of all handlers, so run last before the fork and first after it: the
+        // program's own handlers may allocate.
+        (void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+        life_started();
+    }
+}
+
+bool life_has_started(void) {
+    return atomic_load_explicit(&start_state, memory_order_acquire) == STARTED;
+}

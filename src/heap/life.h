@@ -1,0 +1,25 @@
+// Start, threads, fork.
+#ifndef FIRN_HEAP_LIFE_H
+#define FIRN_HEAP_LIFE_H
+
+#include "src/base/compiler.h"
+#include "src/cache/cache.h"
+
+#include <stdbool.h>
+
+// Called on the first allocation (before any constructor, possibly from ld.so). Idempotent, safe
+// from several threads. Ends by calling life_started once, outside of any lock.
+void life_start(void);
+bool life_has_started(void);
+
+// Supplied by the layer above: reads the options and applies them.
+void life_started(void);
+
+// This thread's cache, made if need be; starts the heap first. NULL: no memory.
+struct cache *life_thread_cache(void);
+
+// A child of a fork that ran no handlers (raw clone, _Fork) is noticed here, on the slow paths, by a
+// page that the kernel wiped.
+void life_check_fork(void);
+
+#endif

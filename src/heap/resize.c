@@ -1,0 +1,54 @@
+// realloc: in place when the new size belongs to the same class or to the same pages; large blocks
+// move by page tables where that is cheaper than copying (span/large).
+#include "src/heap/fast.h"
+#include "src/heap/find.h"
+#include "src/heap/heap.h"
+
+#include <errno.h>
+#include <string.h>
+
+static void *move(void *p, size_t old_usable, size_t size, uintptr_t site) {
+    void *q = heap_alloc_fast(size, site);
+    if (q == NULL) {
+        // A shrink needs no memory: the old block holds it. Not so when growing.
+        return size <= old_usable ? p : NULL;
+    }
+    memcpy(q, p, old_usable < size ? old_usable : size);
+    heap_free_fast(p, site);
+    return q;
+}
+
+void *heap_resize(void *p, size_t size, uintptr_t site) {
+    return heap_resize_as(p, &(struct heap_call){"realloc", site, size, 0});
+}
+
+void *heap_resize_as(void *p, const struct heap_call *call) {
+    size_t size = call->size;
+    uintptr_t site = call->site;
+    struct found f;
+    find_pointer(p, &f);
+    if (f.kind == FOUND_BAD) {
+        find_report(p, &f, call);
+    }
+    if (size > PTRDIFF_MAX) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    bool is_small = size <= SMALL_MAX - FIRN_SLOT_EXTRA;
+    if (f.kind == FOUND_SLOT) {
+        if (is_small && size_class_of(size + FIRN_SLOT_EXTRA) == root_cell_class(f.span->cell)) {
+            return p;
+        }
+        return move(p, f.class_bytes - FIRN_SLOT_EXTRA, size, site);
+    }
+    if (is_small) {
+        return move(p, f.block.capacity, size, site);
+    }
+    enum large_kind kind;
+    void *q = large_resize((uintptr_t)p, size, &kind);
+    if (kind != LARGE_LIVE) {
+        find_describe_large(kind, &f);
+        find_report(p, &f, call);
+    }
+    return q;
+}

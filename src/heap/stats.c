@@ -1,0 +1,63 @@
+// Statistics are summed when asked for, from the descriptors: nothing is counted on a hot path.
+#include "src/heap/heap.h"
+#include "src/heap/life.h"
+#include "src/meta/arena.h"
+#include "src/os/map.h"
+#include "src/slab/central.h"
+#include "src/span/large.h"
+
+bool heap_class_stats(unsigned index, struct heap_class_stats *out) {
+    *out = (struct heap_class_stats){0};
+    if (index >= SIZE_CLASSES) {
+        return false;
+    }
+    out->slot_bytes = size_class_bytes(index);
+    out->span_bytes = (size_t)1 << size_class_span_shift(index);
+    if (life_has_started()) {
+        struct central_stats s;
+        central_stats(index, &s);
+        out->live = s.live;
+        out->spans = s.active_spans;
+        out->empty_spans = s.dirty_spans + s.clean_spans;
+    }
+    return true;
+}
+
+static void add_class(unsigned index, struct heap_stats *out) {
+    size_t span_bytes = (size_t)1 << size_class_span_shift(index);
+    struct central_stats s;
+    central_stats(index, &s);
+    out->small_live += s.live;
+    out->small_allocated += s.live * size_class_bytes(index);
+    out->active += s.active_spans * span_bytes;
+    out->dirty += s.dirty_spans * span_bytes;
+    out->retained += s.clean_spans * span_bytes;
+    size_t committed = firn_central[index].committed_bytes;
+    out->mapped += committed;
+    out->metadata += (committed >> FIRN_ROOT.classes[index].span_shift) * sizeof(struct span);
+}
+
+void heap_stats(struct heap_stats *out) {
+    *out = (struct heap_stats){0};
+    life_start();
+    if (!life_has_started()) {
+        return;
+    }
+    for (unsigned i = 0; i < SIZE_CLASSES; i++) {
+        add_class(i, out);
+    }
+    struct large_stats large;
+    large_stats(&large);
+    out->large_live = large.live;
+    out->large_allocated = large.allocated_bytes;
+    out->allocated = out->small_allocated + out->large_allocated;
+    out->active += large.allocated_bytes;
+    out->dirty += large.dirty_bytes;
+    out->retained += large.retained_bytes;
+    out->mapped += large.mapped_bytes;
+    out->metadata += arena_committed_bytes();
+    out->resident = out->active + out->dirty + out->metadata;
+    cache_count(&out->caches, &out->caches_in_use);
+    out->guard_vmas = map_guard_vmas();
+    out->reserved = FIRN_ROOT.data.bytes + FIRN_ROOT.meta.bytes;
+}

@@ -1,0 +1,22 @@
+// The only scheduler of background work. There is no background thread: threads that are on a slow
+// path anyway look at the clock now and then.
+#ifndef FIRN_HEAP_UPKEEP_H
+#define FIRN_HEAP_UPKEEP_H
+
+#include "src/base/compiler.h"
+#include "src/cache/cache.h"
+
+void upkeep_run(void);
+void upkeep_set_delay(uint32_t ms);
+// Gives back all that is empty. True if any was.
+bool upkeep_purge_all(void);
+
+enum { UPKEEP_TICKS = 64 };
+
+FIRN_INLINE void upkeep_tick(struct cache *c) {
+    if (FIRN_UNLIKELY(++c->ticks % UPKEEP_TICKS == 0)) {
+        upkeep_run();
+    }
+}
+
+#endif

@@ -1,0 +1,79 @@
+#include "src/meta/root.h"
+
+#include "src/os/caps.h"
+#include "src/os/random.h"
+
+_Alignas(FIRN_PAGE) union root_pages firn_root_pages;
+
+// sizeof(struct span), which is not known down here; span.h asserts that it agrees.
+enum { DESCRIPTOR_BYTES = 192 };
+
+// The cells take the lower half of the reservation (64 classes' worth, 52 used; the other twelve
+// stay inaccessible), large objects the upper half.
+static bool reserve(unsigned small_shift, unsigned limit_bits, bool sparse) {
+    struct root *r = &FIRN_ROOT;
+    size_t half = (size_t)1 << small_shift;
+    if (!map_reserve(&r->data, 2 * half, (size_t)1 << 21, limit_bits, sparse)) {
+        return false;
+    }
+    r->cell_shift = small_shift - SIZE_CLASS_SHIFT - FIRN_PARTITION_BITS;
+    // Room for the descriptors of the smallest spans, one a page, in every cell, and for its start.
+    r->cell_spans_bytes = ((size_t)1 << r->cell_shift >> FIRN_PAGE_SHIFT) * DESCRIPTOR_BYTES +
+                          FIRN_PAGE;
+    if (!map_reserve(&r->meta, r->cell_spans_bytes * CELLS, FIRN_PAGE, limit_bits, sparse)) {
+        return false; // the caller tries with less; the first range is only address space
+    }
+    r->is_sparse = sparse;
+    r->spans = r->meta.base;
+    r->small_base = r->data.base;
+    r->small_bytes = (half >> SIZE_CLASS_SHIFT) * SIZE_CLASSES;
+    return true;
+}
+
+// 256 is what one random byte can reach while a vector is filled (cache/cache.c). For large slots no
+// more than 256 KiB of memory that nobody else can use.
+static uint32_t vector_capacity(size_t bytes) {
+    size_t n = ((size_t)256 << 10) / bytes;
+    return n > 256 ? 256 : n < 8 ? 8 : (uint32_t)n;
+}
+
+static void describe_classes(void) {
+    struct root *r = &FIRN_ROOT;
+    for (unsigned i = 0; i < SIZE_CLASSES; i++) {
+        struct class_info *c = &r->classes[i];
+        size_t bytes = size_class_bytes(i);
+        c->bytes = (uint32_t)bytes;
+        c->reciprocal = (uint32_t)((((uint64_t)1 << 32) + bytes - 1) / bytes);
+        c->span_shift = size_class_span_shift(i);
+        c->span_mask = (uint32_t)(((size_t)1 << c->span_shift) - 1);
+        c->slots = (uint32_t)(((size_t)1 << c->span_shift) / bytes);
+        c->capacity = vector_capacity(bytes);
+        size_t spans = ((size_t)1 << r->cell_shift) >> c->span_shift;
+        c->max_spans = spans > UINT32_MAX ? UINT32_MAX : (uint32_t)spans;
+    }
+}
+
+bool root_start(void) {
+    enum { LEAST_SHIFT = 34 };
+    bool wide = caps_has(CAP_WIDE_ADDRESS);
+    unsigned limit_bits = wide ? 47 : 39;
+    // 16 TiB of cells and as much for large objects; 128 GiB each where addresses have 39 bits.
+    unsigned top = wide ? 44 : 37;
+    bool done = false;
+    for (unsigned shift = top; caps_has(CAP_RESERVE) && !done && shift >= LEAST_SHIFT; shift--) {
+        done = reserve(shift, limit_bits, false);
+    }
+    // Rationed address space: choose a range, map nothing until it is needed.
+    for (unsigned shift = top; !done && shift >= LEAST_SHIFT; shift--) {
+        done = reserve(shift, limit_bits, true);
+    }
+    if (!done) {
+        return false;
+    }
+    random_seed_bytes(&FIRN_ROOT.site_key, sizeof FIRN_ROOT.site_key);
+    random_seed_bytes(&FIRN_ROOT.slot_key, sizeof FIRN_ROOT.slot_key);
+    FIRN_ROOT.site_key |= 1;
+    FIRN_ROOT.colour = (uint32_t)(FIRN_ROOT.slot_key % 64);
+    describe_classes();
+    return true;
+}

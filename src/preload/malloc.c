@@ -1,0 +1,164 @@
+// The exported C names. Each line passes on what only an exported function knows: the return
+// address of the program's own call. What the functions promise is in front/front.h.
+#include "include/firn/firn.h"
+#include "src/base/fatal.h"
+#include "src/front/figures.h"
+#include "src/front/front.h"
+
+#include <malloc.h>
+#include <stdlib.h>
+
+// Names that libc's headers do not, or no longer, declare.
+void cfree(void *p);
+void free_sized(void *p, size_t size);
+void free_aligned_sized(void *p, size_t align, size_t size);
+void *__libc_malloc(size_t size);
+void __libc_free(void *p);
+void *__libc_calloc(size_t count, size_t size);
+void *__libc_realloc(void *p, size_t size);
+void *__libc_reallocarray(void *p, size_t count, size_t size);
+void *__libc_memalign(size_t align, size_t size);
+void *__libc_valloc(size_t size);
+void *__libc_pvalloc(size_t size);
+int __posix_memalign(void **out, size_t align, size_t size);
+
+FIRN_EXPORT void *malloc(size_t size) {
+    return front_alloc(size, FIRN_CALLER());
+}
+
+FIRN_EXPORT void free(void *p) {
+    front_free(p, FIRN_CALLER());
+}
+
+FIRN_EXPORT void *calloc(size_t count, size_t size) {
+    return front_alloc_zeroed(count, size, FIRN_CALLER());
+}
+
+FIRN_EXPORT void *realloc(void *p, size_t size) {
+    return front_resize(p, size, FIRN_CALLER());
+}
+
+FIRN_EXPORT void *reallocarray(void *p, size_t count, size_t size) {
+    return front_resize_array(p, count, size, FIRN_CALLER());
+}
+
+FIRN_EXPORT int posix_memalign(void **out, size_t align, size_t size) {
+    return front_posix_memalign(out, align, size, FIRN_CALLER());
+}
+
+FIRN_EXPORT void *aligned_alloc(size_t align, size_t size) {
+    return front_aligned_alloc(align, size, FIRN_CALLER());
+}
+
+FIRN_EXPORT void *memalign(size_t align, size_t size) {
+    return front_memalign(align, size, FIRN_CALLER());
+}
+
+FIRN_EXPORT void *valloc(size_t size) {
+    return front_valloc(size, FIRN_CALLER());
+}
+
+FIRN_EXPORT void *pvalloc(size_t size) {
+    return front_pvalloc(size, FIRN_CALLER());
+}
+
+FIRN_EXPORT void cfree(void *p) {
+    front_free_as(p, "cfree", FIRN_CALLER());
+}
+
+FIRN_EXPORT void free_sized(void *p, size_t size) {
+    front_free_sized(p, size, "free_sized", FIRN_CALLER());
+}
+
+FIRN_EXPORT void free_aligned_sized(void *p, size_t align, size_t size) {
+    front_free_checked(p, &(struct heap_call){"free_aligned_sized", FIRN_CALLER(), size, align});
+}
+
+FIRN_EXPORT size_t malloc_usable_size(void *p) {
+    return front_usable(p, FIRN_CALLER());
+}
+
+FIRN_EXPORT int malloc_trim(size_t pad) {
+    (void)pad; // glibc keeps so much at the top of its heap; there is no top here
+    return heap_trim() ? 1 : 0;
+}
+
+FIRN_EXPORT int mallopt(int parameter, int value) {
+    return front_mallopt(parameter, value);
+}
+
+// Deprecated in favour of mallinfo2, and still called.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+FIRN_EXPORT struct mallinfo mallinfo(void) {
+    return figures_mallinfo();
+}
+#pragma GCC diagnostic pop
+
+FIRN_EXPORT struct mallinfo2 mallinfo2(void) {
+    return figures_mallinfo2();
+}
+
+FIRN_EXPORT void malloc_stats(void) {
+    figures_print(2);
+}
+
+FIRN_EXPORT int malloc_info(int options, FILE *stream) {
+    return figures_write_xml(options, stream);
+}
+
+FIRN_EXPORT int firn_stats(struct firn_stats *out) {
+    return figures_fill(out);
+}
+
+FIRN_EXPORT const char *firn_version(void) {
+    return FIGURES_VERSION;
+}
+
+// Names of glibc's own that programs and older libraries call directly. Without them such a call
+// would reach the other allocator.
+FIRN_EXPORT void *__libc_malloc(size_t size) {
+    return front_alloc(size, FIRN_CALLER());
+}
+
+FIRN_EXPORT void __libc_free(void *p) {
+    front_free(p, FIRN_CALLER());
+}
+
+FIRN_EXPORT void *__libc_calloc(size_t count, size_t size) {
+    return front_alloc_zeroed(count, size, FIRN_CALLER());
+}
+
+FIRN_EXPORT void *__libc_realloc(void *p, size_t size) {
+    return front_resize(p, size, FIRN_CALLER());
+}
+
+FIRN_EXPORT void *__libc_reallocarray(void *p, size_t count, size_t size) {
+    return front_resize_array(p, count, size, FIRN_CALLER());
+}
+
+FIRN_EXPORT void *__libc_memalign(size_t align, size_t size) {
+    return front_memalign(align, size, FIRN_CALLER());
+}
+
+FIRN_EXPORT void *__libc_valloc(size_t size) {
+    return front_valloc(size, FIRN_CALLER());
+}
+
+FIRN_EXPORT void *__libc_pvalloc(size_t size) {
+    return front_pvalloc(size, FIRN_CALLER());
+}
+
+FIRN_EXPORT int __posix_memalign(void **out, size_t align, size_t size) {
+    return front_posix_memalign(out, align, size, FIRN_CALLER());
+}
+
+// In this file and not in one of their own, so that a program linked with the static archive gets
+// them too: an archive's member comes along only when a name in it is wanted.
+__attribute__((constructor)) static void malloc_start(void) {
+    front_start();
+}
+
+__attribute__((destructor)) static void malloc_end(void) {
+    front_end();
+}

@@ -1,0 +1,403 @@
+#include "src/slab/central.h"
+
+#include "src/base/fatal.h"
+#include "src/meta/arena.h"
+#include "src/os/clock.h"
+#include "src/os/map.h"
+
+struct central firn_central[SIZE_CLASSES];
+
+static struct central_cell cells[CELLS];
+
+enum { PURGE_BATCH = 32, DIRTY_MIN_BYTES = 512 << 10 };
+
+static uint32_t purge_delay_ms = 1000;
+static central_dead_fn *dead_test;
+static span_check_fn *link_check;
+
+void central_set_purge_delay(uint32_t ms) {
+    purge_delay_ms = ms;
+}
+
+void central_set_hooks(central_dead_fn *is_dead, span_check_fn *check) {
+    dead_test = is_dead;
+    link_check = check;
+}
+
+void central_take_remote(struct span *s) {
+    uintptr_t bad = 0;
+    enum span_fault fault = span_take_remote(s, link_check, &bad);
+    if (FIRN_LIKELY(fault == SPAN_FINE)) {
+        return;
+    }
+    bool is_link = fault == SPAN_BAD_LINK;
+    struct fatal_info info = {
+        .api = "free",
+        .address = bad,
+        .class_bytes = span_class(s)->bytes,
+        .size = FATAL_SIZE_UNKNOWN,
+        .found = is_link ? "tag of a freed slot was overwritten" : "slot is already free",
+    };
+    fatal(is_link ? FATAL_CORRUPT_LINK : FATAL_DOUBLE_FREE, &info);
+}
+
+static uint64_t now_ms(void) {
+    return clock_coarse_ns() / 1000000;
+}
+
+static void init_cell(struct central_cell *cell) {
+    for (unsigned b = 0; b < SPAN_BUCKETS; b++) {
+        list_init(&cell->used[b]);
+    }
+    list_init(&cell->dirty);
+    list_init(&cell->clean);
+    cell->is_ready = true;
+}
+
+static struct central *class_of(const struct span *s) {
+    return &firn_central[root_cell_class(s->cell)];
+}
+
+bool central_start(void) {
+    // Streams of all classes share pages that the kernel wipes in a child.
+    size_t bytes = (SIZE_CLASSES * sizeof(struct random_stream) + FIRN_PAGE - 1) &
+                   ~(size_t)(FIRN_PAGE - 1);
+    struct random_stream *streams = arena_alloc(bytes, FIRN_PAGE);
+    if (streams == NULL) {
+        return false;
+    }
+    (void)!map_wipe_on_fork((uintptr_t)streams, bytes); // without it, after_fork wipes
+    for (unsigned i = 0; i < SIZE_CLASSES; i++) {
+        firn_central[i].lock = (struct lock)LOCK_INIT(LOCK_CLASS);
+        firn_central[i].random = &streams[i];
+    }
+    return true;
+}
+
+static void insert_used(struct span *s) {
+    s->bucket = (uint8_t)span_bucket(s);
+    list_push_front(&cells[s->cell].used[s->bucket], &s->links);
+}
+
+static void insert_dirty(struct span *s) {
+    atomic_store_explicit(&s->state, SPAN_DIRTY, memory_order_relaxed);
+    s->u.emptied_ms = now_ms();
+    list_push_back(&cells[s->cell].dirty, &s->links);
+    class_of(s)->dirty_spans++;
+}
+
+// An ownerless active span, after its counts changed: where does it belong?
+static void settle(struct span *s) {
+    list_remove(&s->links);
+    if (s->free_count == span_class(s)->slots) {
+        insert_dirty(s);
+    } else {
+        insert_used(s);
+    }
+}
+
+// ---- empty spans ------------------------------------------------------------------------------
+
+// Half a MiB a class, or an eighth of what the class has: more than that is purged before its time,
+// so that memory falls even if nothing ever runs again.
+static bool is_over_dirty_limit(unsigned class_index) {
+    const struct central *c = &firn_central[class_index];
+    size_t limit = c->committed_bytes / 8;
+    if (limit < DIRTY_MIN_BYTES) {
+        limit = DIRTY_MIN_BYTES;
+    }
+    return c->dirty_spans << FIRN_ROOT.classes[class_index].span_shift > limit;
+}
+
+static unsigned collect_dirty(unsigned class_index, uint64_t now, bool everything,
+                              struct span *batch[PURGE_BATCH]) {
+    struct central *c = &firn_central[class_index];
+    unsigned n = 0;
+    for (unsigned p = 0; p < FIRN_PARTITIONS && c->dirty_spans > 0 && n < PURGE_BATCH; p++) {
+        struct central_cell *cell = &cells[root_cell(class_index, p)];
+        while (cell->is_ready && n < PURGE_BATCH && !list_is_empty(&cell->dirty)) {
+            struct span *s = LIST_ENTRY(cell->dirty.next, struct span, links);
+            bool is_old = now >= s->u.emptied_ms + purge_delay_ms;
+            if (!everything && !is_old && !is_over_dirty_limit(class_index)) {
+                break;
+            }
+            list_remove(&s->links);
+            c->dirty_spans--;
+            atomic_store_explicit(&s->state, SPAN_PURGING, memory_order_relaxed);
+            batch[n++] = s;
+        }
+    }
+    return n;
+}
+
+static void sort_by_offset(uintptr_t offsets[], struct span *batch[], unsigned n) {
+    for (unsigned i = 0; i < n; i++) {
+        struct span *s = batch[i];
+        uintptr_t offset = span_offset(s);
+        unsigned j = i;
+        for (; j > 0 && offsets[j - 1] > offset; j--) {
+            offsets[j] = offsets[j - 1];
+            batch[j] = batch[j - 1];
+        }
+        offsets[j] = offset;
+        batch[j] = s;
+    }
+}
+
+// Neighbours go with one call.
+static void purge_batch(unsigned class_index, struct span *batch[], unsigned n) {
+    size_t span_bytes = (size_t)FIRN_ROOT.classes[class_index].span_mask + 1;
+    uintptr_t offsets[PURGE_BATCH];
+    sort_by_offset(offsets, batch, n);
+    for (unsigned i = 0; i < n;) {
+        unsigned run = 1;
+        while (i + run < n && offsets[i + run] == offsets[i] + run * span_bytes) {
+            run++;
+        }
+        map_purge(FIRN_ROOT.small_base + offsets[i], run * span_bytes);
+        i += run;
+    }
+}
+
+bool central_purge(unsigned class_index, uint64_t now, bool everything) {
+    struct central *c = &firn_central[class_index];
+    struct span *batch[PURGE_BATCH];
+    bool any = false;
+    for (;;) {
+        lock_acquire(&c->lock);
+        unsigned n = collect_dirty(class_index, now, everything, batch);
+        lock_release(&c->lock);
+        if (n == 0) {
+            return any;
+        }
+        any = true;
+        // No lock across the system call. In a child forked meanwhile these spans are SPAN_PURGING
+        // for nobody; the rebuild there finds them.
+        purge_batch(class_index, batch, n);
+        lock_acquire(&c->lock);
+        for (unsigned i = 0; i < n; i++) {
+            atomic_store_explicit(&batch[i]->state, SPAN_CLEAN, memory_order_relaxed);
+            list_push_front(&cells[batch[i]->cell].clean, &batch[i]->links);
+        }
+        lock_release(&c->lock);
+    }
+}
+
+// ---- taking and giving ------------------------------------------------------------------------
+
+static struct span *take_used(struct central_cell *cell) {
+    for (unsigned b = SPAN_FULL; b-- > 0;) {
+        if (!list_is_empty(&cell->used[b])) {
+            return LIST_ENTRY(cell->used[b].next, struct span, links);
+        }
+    }
+    return NULL;
+}
+
+// The youngest dirty one (warm), else a clean one.
+static struct span *take_empty(struct central *c, struct central_cell *cell) {
+    if (!list_is_empty(&cell->dirty)) {
+        c->dirty_spans--;
+        return LIST_ENTRY(cell->dirty.prev, struct span, links);
+    }
+    if (!list_is_empty(&cell->clean)) {
+        return LIST_ENTRY(cell->clean.next, struct span, links);
+    }
+    return NULL;
+}
+
+static struct span *take_fresh(struct central *c, unsigned cell) {
+    uint64_t before = firn_regions[cell].committed_bytes;
+    struct span *s = region_take(cell, c->random);
+    c->committed_bytes += firn_regions[cell].committed_bytes - before;
+    return s;
+}
+
+struct span *central_take(unsigned cell, struct cache *owner, uint32_t number) {
+    unsigned class_index = root_cell_class(cell);
+    struct central *c = &firn_central[class_index];
+    struct central_cell *lists = &cells[cell];
+    central_rebuild_if_due(class_index);
+    lock_acquire(&c->lock);
+    if (!lists->is_ready) {
+        init_cell(lists);
+    }
+    struct span *s = take_used(lists);
+    if (s != NULL) {
+        list_remove(&s->links);
+    } else {
+        s = take_empty(c, lists);
+        if (s != NULL) {
+            list_remove(&s->links);
+        } else {
+            s = take_fresh(c, cell);
+        }
+        if (s != NULL) {
+            span_set_up(s, cell, random_u64(c->random));
+        }
+    }
+    if (s != NULL) {
+        span_set_owner(s, owner, number);
+    }
+    lock_release(&c->lock);
+    return s;
+}
+
+void central_give(struct span *s) {
+    unsigned class_index = root_cell_class(s->cell);
+    struct central *c = &firn_central[class_index];
+    lock_acquire(&c->lock);
+    span_set_owner(s, NULL, 0);
+    // A remote free that read the old owner may still be on its way: it finds no owner, or the
+    // closed queue of one, and comes to central_deliver.
+    central_take_remote(s);
+    settle(s);
+    bool over = is_over_dirty_limit(class_index);
+    lock_release(&c->lock);
+    if (over) {
+        (void)central_purge(class_index, now_ms(), false);
+    }
+}
+
+bool central_deliver(struct span *s) {
+    unsigned class_index = root_cell_class(s->cell);
+    struct central *c = &firn_central[class_index];
+    lock_acquire(&c->lock);
+    bool is_ours = atomic_load_explicit(&s->owner, memory_order_relaxed) == NULL;
+    bool over = false;
+    if (is_ours) {
+        span_unqueue(s);
+        // Not active: nothing in it can be live, whatever was freed there was freed twice.
+        central_take_remote(s);
+        if (span_state(s) == SPAN_ACTIVE) {
+            settle(s);
+            over = is_over_dirty_limit(class_index);
+        }
+    }
+    lock_release(&c->lock);
+    if (over) {
+        (void)central_purge(class_index, now_ms(), false);
+    }
+    return is_ours;
+}
+
+// ---- fork -------------------------------------------------------------------------------------
+
+void central_before_fork(void) {
+    for (unsigned i = 0; i < SIZE_CLASSES; i++) {
+        lock_acquire(&firn_central[i].lock);
+    }
+}
+
+void central_after_fork(bool in_child, bool must_rebuild) {
+    for (unsigned i = SIZE_CLASSES; i-- > 0;) {
+        struct central *c = &firn_central[i];
+        if (in_child) {
+            lock_reset(&c->lock);
+            *c->random = (struct random_stream){0};
+            if (must_rebuild) { // never cleared here: the parent may not have got to it
+                atomic_store_explicit(&c->must_rebuild, true, memory_order_relaxed);
+            }
+        } else {
+            lock_release(&c->lock);
+        }
+    }
+}
+
+// The owner's thread does not exist in this process: what it had in hand is free, what other
+// threads freed is free, what was queued for it is not queued any more.
+static void orphan(struct span *s) {
+    const struct class_info *c = span_class(s);
+    span_set_owner(s, NULL, 0);
+    atomic_store_explicit(&s->pending, 0, memory_order_relaxed);
+    s->free_count = 0;
+    for (unsigned w = 0; w < SPAN_WORDS; w++) {
+        uint64_t live = atomic_load_explicit(&s->live[w], memory_order_relaxed) &
+                        ~atomic_exchange_explicit(&s->remote[w], 0, memory_order_relaxed);
+        atomic_store_explicit(&s->live[w], live, memory_order_relaxed);
+        s->free[w] = span_word_mask(c, w) & ~live;
+        s->u.virgin[w] &= s->free[w];
+        s->free_count = (uint16_t)(s->free_count + __builtin_popcountll(s->free[w]));
+    }
+}
+
+static void rebuild_span(struct span *s) {
+    struct cache *owner = atomic_load_explicit(&s->owner, memory_order_relaxed);
+    switch (span_state(s)) {
+    case SPAN_ACTIVE:
+        if (owner != NULL && !dead_test(owner)) {
+            return; // this thread's own
+        }
+        if (owner != NULL) {
+            orphan(s);
+        }
+        if (s->free_count == span_class(s)->slots) {
+            insert_dirty(s);
+        } else {
+            insert_used(s);
+        }
+        return;
+    case SPAN_DIRTY:
+    case SPAN_PURGING: // perhaps purged, perhaps not
+        insert_dirty(s);
+        return;
+    case SPAN_CLEAN:
+        list_push_front(&cells[s->cell].clean, &s->links);
+        return;
+    default:
+        return;
+    }
+}
+
+// Calls `visit` for every span ever used of a class, in address order.
+static void walk(unsigned class_index, void (*visit)(struct span *s, void *context),
+                 void *context) {
+    const struct class_info *info = &FIRN_ROOT.classes[class_index];
+    for (unsigned p = 0; p < FIRN_PARTITIONS; p++) {
+        unsigned cell = root_cell(class_index, p);
+        uintptr_t base = (uintptr_t)cell << FIRN_ROOT.cell_shift;
+        uintptr_t limit = atomic_load_explicit(&firn_cell_limits[cell], memory_order_acquire);
+        uintptr_t end = limit == 0 ? base : limit - FIRN_ROOT.small_base;
+        for (uintptr_t at = base; at < end; at += (uintptr_t)info->span_mask + 1) {
+            visit(span_at(at, info), context);
+        }
+    }
+}
+
+static void visit_rebuild(struct span *s, void *context) {
+    (void)context;
+    rebuild_span(s);
+}
+
+void central_rebuild_if_due(unsigned class_index) {
+    struct central *c = &firn_central[class_index];
+    if (FIRN_LIKELY(!atomic_load_explicit(&c->must_rebuild, memory_order_relaxed))) {
+        return;
+    }
+    lock_acquire(&c->lock);
+    if (atomic_load_explicit(&c->must_rebuild, memory_order_relaxed)) {
+        for (unsigned p = 0; p < FIRN_PARTITIONS; p++) {
+            init_cell(&cells[root_cell(class_index, p)]);
+        }
+        c->dirty_spans = 0;
+        walk(class_index, visit_rebuild, NULL);
+        atomic_store_explicit(&c->must_rebuild, false, memory_order_relaxed);
+    }
+    lock_release(&c->lock);
+}
+
+// ---- statistics -------------------------------------------------------------------------------
+
+static void visit_count(struct span *s, void *context) {
+    struct central_stats *out = context;
+    unsigned state = span_state(s);
+    out->active_spans += state == SPAN_ACTIVE;
+    out->dirty_spans += state == SPAN_DIRTY || state == SPAN_PURGING;
+    out->clean_spans += state == SPAN_CLEAN;
+    out->live += state == SPAN_ACTIVE ? span_count_live(s) : 0;
+}
+
+void central_stats(unsigned class_index, struct central_stats *out) {
+    *out = (struct central_stats){0};
+    walk(class_index, visit_count, out);
+}

@@ -1,0 +1,62 @@
+#include "src/span/span.h"
+
+uintptr_t span_offset(const struct span *s) {
+    uintptr_t index = ((uintptr_t)s - root_cell_spans(s->cell)) / sizeof *s;
+    return ((uintptr_t)s->cell << FIRN_ROOT.cell_shift) + (index << span_class(s)->span_shift);
+}
+
+void span_set_up(struct span *s, unsigned cell, uint64_t secret) {
+    s->cell = (uint16_t)cell;
+    const struct class_info *c = span_class(s);
+    s->secret = secret;
+    s->free_count = (uint16_t)c->slots;
+    s->bucket = 0;
+    list_init(&s->links);
+    for (unsigned w = 0; w < SPAN_WORDS; w++) {
+        s->free[w] = span_word_mask(c, w);
+        s->u.virgin[w] = s->free[w];
+        atomic_store_explicit(&s->live[w], 0, memory_order_relaxed);
+    }
+    atomic_store_explicit(&s->state, SPAN_ACTIVE, memory_order_relaxed);
+}
+
+void span_set_owner(struct span *s, struct cache *owner, uint32_t number) {
+    atomic_store_explicit(&s->owner_number, number, memory_order_relaxed);
+    atomic_store_explicit(&s->owner, owner, memory_order_seq_cst);
+}
+
+enum span_fault span_take_remote(struct span *s, span_check_fn *check, uintptr_t *bad) {
+    uintptr_t base = span_base(s);
+    size_t bytes = span_class(s)->bytes;
+    for (unsigned w = 0; w < SPAN_WORDS; w++) {
+        if (atomic_load_explicit(&s->remote[w], memory_order_seq_cst) == 0) {
+            continue;
+        }
+        uint64_t bits = atomic_exchange_explicit(&s->remote[w], 0, memory_order_seq_cst);
+        uint64_t live = atomic_load_explicit(&s->live[w], memory_order_relaxed);
+        for (uint64_t rest = bits; rest != 0; rest &= rest - 1) {
+            unsigned slot = w * 64 + (unsigned)__builtin_ctzll(rest);
+            *bad = base + slot * bytes;
+            if ((live & span_bit(slot)) == 0) {
+                return SPAN_NOT_LIVE;
+            }
+            if (check != NULL && !check(s, slot, *bad)) {
+                return SPAN_BAD_LINK;
+            }
+        }
+        atomic_store_explicit(&s->live[w], live & ~bits, memory_order_relaxed);
+        s->free[w] |= bits;
+        s->free_count = (uint16_t)(s->free_count + __builtin_popcountll(bits));
+    }
+    return SPAN_FINE;
+}
+
+unsigned span_count_live(const struct span *s) {
+    unsigned n = 0;
+    for (unsigned w = 0; w < SPAN_WORDS; w++) {
+        uint64_t live = atomic_load_explicit(&s->live[w], memory_order_relaxed) &
+                        ~atomic_load_explicit(&s->remote[w], memory_order_relaxed);
+        n += (unsigned)__builtin_popcountll(live);
+    }
+    return n;
+}

@@ -1,0 +1,164 @@
+// Spans: runs of pages cut into equal slots, each with a descriptor far away from its slots.
+//
+// For every slot exactly one of these holds:
+//   live      its bit in `live`                       the program has it
+//   free      its bit in `free`                       available; nobody has it
+//   in hand   neither                                in its owner's shuffle vector, or in quarantine
+// A live slot may also have its bit in `remote`: another thread freed it, the owner
+// has not yet taken it back.
+//
+// Who writes: a span with an owner belongs to that thread's cache: only that thread writes lines
+// 0 and 2. Without an owner it belongs to whoever holds its class's lock.
+// `remote`, `pending` and `pending_next` are everybody's, atomically. `owner` changes only from the
+// owner to NULL, or from NULL to a new owner, both with the class lock held.
+#ifndef FIRN_SPAN_SPAN_H
+#define FIRN_SPAN_SPAN_H
+
+#include "src/base/compiler.h"
+#include "src/base/list.h"
+#include "src/meta/root.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { SPAN_WORDS = 4, SPAN_MAX_SLOTS = 256 };
+
+enum span_state {
+    SPAN_UNUSED, // never used, or address space that somebody else took (descriptor all zero)
+    SPAN_ACTIVE, // has an owner, or is on one of the central lists by occupancy
+    SPAN_DIRTY,  // no live slot, pages still there
+    SPAN_CLEAN,  // no live slot, pages given back: reads as zeros
+    SPAN_PURGING // between the two, on nobody's list
+};
+
+struct cache;
+
+struct span {
+    // Line 0: what every malloc and free of its owner looks at.
+    _Atomic uint64_t live[SPAN_WORDS];
+    _Atomic(struct cache *) owner; // NULL: central
+    _Atomic uint32_t owner_number; // the owner's number; 0: central
+    uint16_t cell;
+    uint16_t free_count; // bits set in `free`
+    uint64_t secret;     // keys its links; new at each (re)use
+    _Atomic uint8_t state; // enum span_state
+    uint8_t bucket;        // the list by occupancy it is on
+    uint8_t padding[6];
+    // Line 1: other threads'.
+    _Atomic uint64_t remote[SPAN_WORDS];
+    _Atomic(struct span *) pending_next; // in the owner's queue of spans with remote frees
+    _Atomic uint64_t pending;            // 1: on such a queue, or being delivered to one
+    struct list links;                   // owner's or central list, by state and bucket
+    // Line 2: the slow paths'.
+    uint64_t free[SPAN_WORDS];
+    union {
+        uint64_t virgin[SPAN_WORDS]; // subset of `free`: never handed out since set up
+        uint64_t emptied_ms;         // SPAN_DIRTY: since when
+    } u;
+};
+_Static_assert(sizeof(struct span) == 192, "root.c computes with this");
+
+FIRN_INLINE const struct class_info *span_class(const struct span *s) {
+    return &FIRN_ROOT.classes[root_cell_class(s->cell)];
+}
+
+// Descriptor of the span that contains the address `offset` bytes into the small regions.
+FIRN_INLINE struct span *span_at(uintptr_t offset, const struct class_info *c) {
+    unsigned cell = (unsigned)(offset >> FIRN_ROOT.cell_shift);
+    uintptr_t within = offset & (((uintptr_t)1 << FIRN_ROOT.cell_shift) - 1);
+    return (struct span *)root_cell_spans(cell) + (within >> c->span_shift);
+}
+
+// Address of a span's first slot, relative to the small regions.
+uintptr_t span_offset(const struct span *s);
+FIRN_INLINE uintptr_t span_base(const struct span *s) {
+    return FIRN_ROOT.small_base + span_offset(s);
+}
+
+FIRN_INLINE uint64_t span_bit(unsigned slot) {
+    return (uint64_t)1 << (slot & 63);
+}
+
+FIRN_INLINE bool span_is_live(const struct span *s, unsigned slot) {
+    return (atomic_load_explicit(&s->live[slot >> 6], memory_order_relaxed) & span_bit(slot)) != 0;
+}
+
+FIRN_INLINE bool span_is_remote(const struct span *s, unsigned slot) {
+    return (atomic_load_explicit(&s->remote[slot >> 6], memory_order_relaxed) & span_bit(slot)) !=
+           0;
+}
+
+// Owner or lock holder. Plain load and store: other threads only read `live`.
+FIRN_INLINE void span_set_live(struct span *s, unsigned slot) {
+    _Atomic uint64_t *w = &s->live[slot >> 6];
+    uint64_t v = atomic_load_explicit(w, memory_order_relaxed);
+    atomic_store_explicit(w, v | span_bit(slot), memory_order_relaxed);
+}
+
+FIRN_INLINE void span_clear_live(struct span *s, unsigned slot) {
+    _Atomic uint64_t *w = &s->live[slot >> 6];
+    uint64_t v = atomic_load_explicit(w, memory_order_relaxed);
+    atomic_store_explicit(w, v & ~span_bit(slot), memory_order_relaxed);
+}
+
+FIRN_INLINE unsigned span_slot(const struct class_info *c, uintptr_t offset) {
+    return (unsigned)((offset & c->span_mask) * (uint64_t)c->reciprocal >> 32);
+}
+
+// Slots that exist, as a word of bits.
+FIRN_INLINE uint64_t span_word_mask(const struct class_info *c, unsigned word) {
+    unsigned slots = c->slots;
+    return slots >= (word + 1) * 64 ? ~(uint64_t)0
+           : slots <= word * 64     ? 0
+                                    : ((uint64_t)1 << (slots & 63)) - 1;
+}
+
+FIRN_INLINE unsigned span_state(const struct span *s) {
+    return atomic_load_explicit(&s->state, memory_order_relaxed);
+}
+
+// All slots free and virgin, no owner, a new secret. The caller holds the class lock and has taken
+// the span off every list.
+void span_set_up(struct span *s, unsigned cell, uint64_t secret);
+
+// Names the owner, by address and by number. The caller holds the class lock.
+void span_set_owner(struct span *s, struct cache *owner, uint32_t number);
+
+// Puts a slot that is in hand back among the free ones.
+FIRN_INLINE void span_put_free(struct span *s, unsigned slot, bool is_virgin) {
+    s->free[slot >> 6] |= span_bit(slot);
+    s->free_count++;
+    if (is_virgin) {
+        s->u.virgin[slot >> 6] |= span_bit(slot);
+    }
+}
+
+// What central and bins sort by: 0 nearly empty … 3 nearly full, 4 full.
+enum { SPAN_BUCKETS = 5, SPAN_FULL = 4 };
+FIRN_INLINE unsigned span_bucket(const struct span *s) {
+    unsigned slots = span_class(s)->slots;
+    unsigned used = slots - s->free_count;
+    return used == slots ? SPAN_FULL : used * 4 / slots;
+}
+
+// Whoever has removed the span from its queue (and nobody else: a span must not be queued twice)
+// says so before looking at `remote`: a free that comes later queues the span again, one that came
+// before has its bit in the words that are then read.
+FIRN_INLINE void span_unqueue(struct span *s) {
+    atomic_store_explicit(&s->pending, 0, memory_order_seq_cst);
+}
+
+// What is wrong with a slot that another thread freed.
+enum span_fault { SPAN_FINE, SPAN_NOT_LIVE, SPAN_BAD_LINK };
+
+// Takes over what other threads freed: clears `live`, sets `free`. Owner or lock holder. Each slot
+// passes `check` first (P-LINK) unless that is NULL. *bad is the address of the slot at fault.
+typedef bool span_check_fn(const struct span *s, unsigned slot, uintptr_t address);
+enum span_fault span_take_remote(struct span *s, span_check_fn *check, uintptr_t *bad)
+    FIRN_CHECKED;
+
+// Live slots, as the bits say. Any thread; exact when nothing else runs.
+unsigned span_count_live(const struct span *s);
+
+#endif

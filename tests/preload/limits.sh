@@ -1,0 +1,149 @@
+#!/usr/bin/env bash
+# Programs under limits: address space, strict overcommit, one core, threads beyond the cores, no
+# new privileges, locked memory. What runs with the C library's malloc must run with Firn.
+# firn-test: levels=0,1,2,3 timeout=300
+. "$(dirname "$0")/lib.sh"
+. "$here/lib_programs.sh"
+. "$here/lib_daemons.sh"
+
+# Limits are compared, not amounts of work.
+long=$([ "$short" = 0 ] && echo 1 || echo 0)
+short=1
+
+check_some() { # LABEL
+    check_perl "$1"
+    check_bash "$1"
+    [ "$long" = 1 ] || return
+    check_lua "$1"
+    check_python "$1"
+    check_sqlite "$1"
+    check_gcc "$1"
+    check_sort "$1"
+}
+
+check_all() { # LABEL
+    check_some "$1"
+    [ "$long" = 1 ] || return
+    check_git "$1"
+    check_node "$1"
+}
+
+# $1 KiB of address space, by the shell's own limit.
+under_ulimit_v() { # KIB
+    # shellcheck disable=SC2016
+    limit=(bash -c 'ulimit -v "$0" && exec "$@"' "$1")
+}
+
+check_address_space() {
+    limit=(prlimit --as=4294967296)
+    check_all as-4G:
+    under_ulimit_v 1048576
+    check_some ulimit-v-1G:
+    # Little more than the C library itself needs.
+    under_ulimit_v 65536
+    check_perl ulimit-v-64M:
+    check_bash ulimit-v-64M:
+    check_lua ulimit-v-64M:
+    limit=()
+}
+
+# Two of /proc/sys/vm's files decide for the whole machine. They are put back by a process of its
+# own that reads a pipe until nobody is left to write: when the checks are done, or when this
+# script is gone, however it went.
+check_overcommit() {
+    local mode=/proc/sys/vm/overcommit_memory ratio=/proc/sys/vm/overcommit_ratio
+    exec 8<$mode
+    if ! flock -w 60 8; then
+        skip overcommit-2 "another run is at it"
+        return
+    fi
+    local was
+    was=$(cat $mode)
+    if ! { echo "$was" >$mode; } 2>/dev/null; then
+        skip overcommit-2 "only root of the machine itself may set vm.overcommit_memory"
+        return
+    fi
+    # shellcheck disable=SC2016
+    exec 9> >(exec setsid bash -c 'trap "" HUP INT TERM; mode=$(cat "$1") ratio=$(cat "$2")
+        echo 95 >"$2"; echo 2 >"$1"; cat; echo "$mode" >"$1"; echo "$ratio" >"$2"' \
+        bash $mode $ratio >/dev/null 2>&1 8<&-)
+    local keeper=$! i
+    for ((i = 0; i < 50; i++)); do
+        [ "$(cat $mode)" = 2 ] && break
+        sleep 0.1
+    done
+    check_some overcommit-2:
+    [ "$(cat $mode)" = 2 ] || not_ok overcommit-2 "strict mode was not on while the checks ran"
+    exec 9>&-
+    wait $keeper
+    [ "$(cat $mode)" != 2 ] || not_ok overcommit-2 "strict mode is still on"
+    exec 8<&-
+}
+
+check_cores() {
+    need taskset taskset || return
+    limit=(taskset -c 0)
+    check_some one-core:
+    check_sort one-core:
+    if [ "$(nproc)" -ge 2 ]; then
+        limit=(taskset -c "0,1")
+        check_sort two-cores:
+        check_eight_threads
+    fi
+    limit=()
+}
+
+# The stress program, if it was built beside the library.
+check_eight_threads() {
+    local program=${FIRN_BUILD:-$root/build}/tests/stress/stress_threads
+    if [ -x "$program" ]; then
+        if firn "$program" 2 >"$work/firn.out" 2>&1; then
+            ok two-cores:stress_threads
+        else
+            not_ok two-cores:stress_threads "$(tail -n 1 "$work/firn.out")"
+        fi
+    else
+        skip two-cores:stress_threads "$program is not built"
+    fi
+}
+
+check_privileges() {
+    need setpriv setpriv || return
+    limit=(setpriv --no-new-privs)
+    check_some no-new-privs:
+    if [ "$(id -u)" = 0 ]; then
+        chmod 755 "$work"
+        limit=(setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs)
+        # The library must be readable for nobody.
+        if "${limit[@]}" test -r "$FIRN_LIB" && "${limit[@]}" test -r "$here/programs/words.pl"; then
+            check_perl nobody:
+            check_bash nobody:
+        else
+            skip nobody "the library lies where nobody cannot read"
+        fi
+    fi
+    limit=()
+}
+
+# MCL_CURRENT | MCL_FUTURE: what is mapped and readable is populated and locked at once, now and
+# later, with page tables for all of it. An inaccessible reservation costs nothing, a readable one
+# does. 160 MiB is over twice what this script takes with the C library's malloc.
+check_mlockall() {
+    # shellcheck disable=SC2016
+    local code='$| = 1; syscall(151, 3) == 0 or do { print "no lock: $!\n"; exit 0 };
+        my @a; for my $i (1 .. 20000) { push @a, "x" x ($i % 3000); splice @a, 0, 50 if @a > 2000 }
+        my $big = "y" x 30_000_000; my $pid = fork; if (!$pid) { print length($big), "\n"; exit 0 }
+        waitpid $pid, 0; open my $f, "<", "/proc/self/status"; my ($rss, $tables);
+        while (<$f>) { $rss = $1 if /VmRSS:\s+(\d+)/; $tables = $1 if /VmPTE:\s+(\d+)/ }
+        print scalar(@a), " ", $rss + $tables > 160 * 1024
+            ? "too much: $rss KiB resident, $tables KiB of page tables" : "bounded", "\n"'
+    same mlockall:perl perl -e "$code"
+    check_memcached mlockall: -k
+}
+
+check_address_space
+check_cores
+check_privileges
+check_mlockall
+check_overcommit
+finish

@@ -1,0 +1,45 @@
+// The coarse clock goes forward and stays near the exact one.
+#include "src/os/clock.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+static uint64_t exact_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static void follows_the_exact_clock(void **state) {
+    (void)state;
+    uint64_t last = 0;
+    for (int i = 0; i < 1000; i++) {
+        uint64_t before = exact_ns();
+        uint64_t coarse = clock_coarse_ns();
+        assert_true(coarse >= last);
+        // One tick behind at most (10 ms at 100 Hz), and never ahead.
+        assert_true(coarse + 11000000 >= before);
+        assert_true(coarse <= exact_ns());
+        last = coarse;
+    }
+}
+
+static void moves(void **state) {
+    (void)state;
+    struct timespec pause = {0, 30000000};
+    uint64_t before = clock_coarse_ns();
+    nanosleep(&pause, NULL);
+    assert_true(clock_coarse_ns() - before >= 15000000);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(follows_the_exact_clock),
+        cmocka_unit_test(moves),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

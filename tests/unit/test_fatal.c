@@ -1,0 +1,261 @@
+// The abort line, byte by byte, and that nothing a program does keeps a fatal error from ending it.
+// firn-test: sanitize=address,thread
+#include "src/base/fatal.h"
+
+#include "tests/support/child.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static const struct fatal_info sample = {.api = "free",
+                                         .address = 0x3f2a10c0,
+                                         .class_bytes = 64,
+                                         .size = FATAL_SIZE_UNKNOWN,
+                                         .found = "slot is already free",
+                                         .caller = 0x401169};
+
+static uintptr_t locate(uintptr_t pc, char *path, size_t path_bytes) {
+    snprintf(path, path_bytes, "/usr/bin/prog");
+    return pc - 0x400000;
+}
+
+static void die_plainly(void *context) {
+    (void)context;
+    fatal(FATAL_DOUBLE_FREE, &sample);
+}
+
+static void die_located(void *context) {
+    (void)context;
+    fatal_set_locator(locate);
+    fatal(FATAL_DOUBLE_FREE, &sample);
+}
+
+static void check_first_line(void (*body)(void *), void *context, const char *line) {
+    struct child c;
+    child_run(&c, body, context);
+    assert_true(child_died_of(&c, SIGABRT));
+    size_t length = strcspn(c.said, "\n");
+    assert_int_equal(c.said[length], '\n');
+    c.said[length] = '\0';
+    assert_string_equal(c.said, line);
+}
+
+static void exact_line(void **state) {
+    (void)state;
+    check_first_line(die_located, NULL,
+                     "firn: double-free: free(0x3f2a10c0): class=64 size=? found: slot is already "
+                     "free; expected: a live slot; caller=/usr/bin/prog+0x1169");
+    check_first_line(die_plainly, NULL,
+                     "firn: double-free: free(0x3f2a10c0): class=64 size=? found: slot is already "
+                     "free; expected: a live slot; caller=?+0x401169");
+}
+
+static void further_lines_are_marked(void **state) {
+    (void)state;
+    struct child c;
+    child_run(&c, die_plainly, NULL);
+    char *line = strchr(c.said, '\n');
+    assert_non_null(line);
+    assert_string_equal(line + 1, "firn:   hint: the block was already freed: look for two owners "
+                                  "of one pointer\n");
+}
+
+static void die_large(void *context) {
+    (void)context;
+    struct fatal_info info = {.api = "operator delete",
+                              .address = 0x10,
+                              .class_bytes = FATAL_CLASS_LARGE,
+                              .size = 123,
+                              .found = "x"};
+    fatal(FATAL_SIZE_MISMATCH, &info);
+}
+
+static void die_classless(void *context) {
+    (void)context;
+    struct fatal_info info = {
+        .api = "realloc", .class_bytes = FATAL_CLASS_NONE, .size = 0, .found = "y"};
+    fatal(FATAL_FOREIGN_POINTER, &info);
+}
+
+static void special_values(void **state) {
+    (void)state;
+    check_first_line(die_large, NULL,
+                     "firn: size-mismatch: operator delete(0x10): class=large size=123 found: x; "
+                     "expected: the size the block was allocated with; caller=?+0x0");
+    check_first_line(die_classless, NULL,
+                     "firn: foreign-pointer: realloc(0x0): class=none size=0 found: y; "
+                     "expected: a pointer into this heap; caller=?+0x0");
+}
+
+static void die_internally(void *context) {
+    (void)context;
+    int one = 1;
+    FIRN_ENSURE(one == 2);
+}
+
+static void internal_error(void **state) {
+    (void)state;
+    struct child c;
+    static const char start[] =
+        "firn: internal-error: firn(0x0): class=none size=? found: tests/unit/test_fatal.c:";
+    child_run(&c, die_internally, NULL);
+    assert_true(child_died_of(&c, SIGABRT));
+    assert_memory_equal(c.said, start, sizeof(start) - 1);
+    assert_non_null(strstr(c.said, " not one == 2; expected: Firn's own invariants to hold; "));
+}
+
+static uintptr_t locate_forger(uintptr_t pc, char *path, size_t path_bytes) {
+    snprintf(path, path_bytes, "/tmp/a\nfirn: double-free: free");
+    return pc;
+}
+
+static void die_forged(void *context) {
+    (void)context;
+    fatal_set_locator(locate_forger);
+    fatal(FATAL_DOUBLE_FREE, &sample);
+}
+
+// A module's path is the program's to choose.
+static void path_cannot_forge_a_line(void **state) {
+    (void)state;
+    check_first_line(die_forged, NULL,
+                     "firn: double-free: free(0x3f2a10c0): class=64 size=? found: slot is already "
+                     "free; expected: a live slot; caller=/tmp/a?firn: double-free: free+0x401169");
+}
+
+static void swallow(int number) {
+    (void)number;
+}
+
+static void die_guarded(void *context) {
+    sigset_t all;
+    signal(SIGABRT, swallow);
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, NULL);
+    die_plainly(context);
+}
+
+static void die_ignoring(void *context) {
+    signal(SIGABRT, SIG_IGN);
+    die_plainly(context);
+}
+
+static void handler_and_mask_do_not_save_it(void **state) {
+    (void)state;
+    struct child c;
+    child_run(&c, die_guarded, NULL);
+    assert_true(child_died_of(&c, SIGABRT));
+    child_run(&c, die_ignoring, NULL);
+    assert_true(child_died_of(&c, SIGABRT));
+}
+
+static size_t faulty_detail(enum fatal_id id, const struct fatal_info *info, char *text, size_t n) {
+    (void)text;
+    (void)n;
+    fatal(id, info);
+}
+
+static void die_in_detail(void *context) {
+    fatal_set_detail(faulty_detail);
+    die_plainly(context);
+}
+
+// Reporting that fails again ends the process at once, without a second report.
+static void reporting_may_fail(void **state) {
+    (void)state;
+    struct child c;
+    child_run(&c, die_in_detail, NULL);
+    assert_true(child_died_of(&c, SIGABRT));
+    assert_string_equal(c.said, "");
+}
+
+static size_t long_detail(enum fatal_id id, const struct fatal_info *info, char *text, size_t n) {
+    (void)id;
+    (void)info;
+    memset(text, 'x', n - 1);
+    return n + 1000;
+}
+
+static void die_at_length(void *context) {
+    fatal_set_detail(long_detail);
+    die_plainly(context);
+}
+
+static void long_reports_end_in_a_newline(void **state) {
+    (void)state;
+    struct child c;
+    child_run(&c, die_at_length, NULL);
+    assert_true(child_died_of(&c, SIGABRT));
+    size_t length = strlen(c.said);
+    assert_in_range(length, 1000, 2000);
+    assert_int_equal(c.said[length - 1], '\n');
+    assert_int_equal(c.said[length - 2], 'x');
+}
+
+static pthread_barrier_t barrier;
+
+static void *die_together(void *unused) {
+    (void)unused;
+    pthread_barrier_wait(&barrier);
+    die_plainly(NULL);
+    return NULL;
+}
+
+static void die_by_four(void *context) {
+    pthread_t threads[4];
+    (void)context;
+    pthread_barrier_init(&barrier, NULL, 4);
+    for (int i = 0; i < 4; i++) {
+        pthread_create(&threads[i], NULL, die_together, NULL);
+    }
+    for (int i = 0; i < 4; i++) {
+        pthread_join(threads[i], NULL);
+    }
+}
+
+// Four threads find something at once: one report, one death.
+static void only_one_thread_reports(void **state) {
+    (void)state;
+    for (int round = 0; round < 20; round++) {
+        struct child c;
+        child_run(&c, die_by_four, NULL);
+        assert_true(child_died_of(&c, SIGABRT));
+        char *first = strstr(c.said, "firn: double-free");
+        assert_non_null(first);
+        assert_null(strstr(first + 1, "firn: double-free"));
+    }
+}
+
+static void slugs(void **state) {
+    (void)state;
+    assert_string_equal(fatal_slug(FATAL_DOUBLE_FREE), "double-free");
+    assert_string_equal(fatal_slug(FATAL_INTERNAL), "internal-error");
+    for (int a = 0; a < FATAL_COUNT; a++) {
+        for (int b = 0; b < a; b++) {
+            assert_string_not_equal(fatal_slug((enum fatal_id)a), fatal_slug((enum fatal_id)b));
+        }
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(exact_line),
+        cmocka_unit_test(further_lines_are_marked),
+        cmocka_unit_test(special_values),
+        cmocka_unit_test(internal_error),
+        cmocka_unit_test(path_cannot_forge_a_line),
+        cmocka_unit_test(handler_and_mask_do_not_save_it),
+        cmocka_unit_test(reporting_may_fail),
+        cmocka_unit_test(long_reports_end_in_a_newline),
+        cmocka_unit_test(only_one_thread_reports),
+        cmocka_unit_test(slugs),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,221 @@
+// FIRN_OPTIONS: what is accepted, and the exact words for what is not. Each text is parsed in a
+// child, because options stay in force for the life of a process.
+#include "src/front/options.h"
+
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+struct outcome {
+    int status; // of the child, as from waitpid
+    unsigned complaints;
+    struct options options;
+    char said[2048];
+};
+
+static void read_all(int fd, char *buffer, size_t capacity) {
+    size_t n = 0;
+    ssize_t got;
+    while (n + 1 < capacity && (got = read(fd, buffer + n, capacity - 1 - n)) > 0) {
+        n += (size_t)got;
+    }
+    buffer[n] = '\0';
+}
+
+static struct outcome parse(const char *text) {
+    struct outcome o;
+    int words[2], result[2];
+    memset(&o, 0, sizeof(o));
+    assert_int_equal(pipe(words), 0);
+    assert_int_equal(pipe(result), 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        signal(SIGABRT, SIG_DFL);
+        dup2(words[1], 2);
+        o.complaints = options_parse(text);
+        o.options = *options_get();
+        _exit(write(result[1], &o, sizeof(o)) == (ssize_t)sizeof(o) ? 0 : 99);
+    }
+    close(words[1]);
+    close(result[1]);
+    char said[sizeof(o.said)];
+    read_all(words[0], said, sizeof(said));
+    ssize_t got = read(result[0], &o, sizeof(o));
+    assert_int_equal(waitpid(child, &o.status, 0), child);
+    assert_true(got == (ssize_t)sizeof(o) || o.status != 0);
+    memcpy(o.said, said, sizeof(said));
+    close(words[0]);
+    close(result[0]);
+    return o;
+}
+
+static void expect_ok(const char *text, struct options want) {
+    struct outcome o = parse(text);
+    assert_int_equal(o.status, 0);
+    assert_string_equal(o.said, "");
+    assert_int_equal(o.complaints, 0);
+    assert_int_equal(o.options.stats_exit, want.stats_exit);
+    assert_int_equal(o.options.verbose, want.verbose);
+    assert_int_equal(o.options.abort_conf, want.abort_conf);
+    assert_int_equal(o.options.purge_delay_ms, want.purge_delay_ms);
+}
+
+static const struct options defaults = {.purge_delay_ms = 1000};
+
+// One complaint, these words, and nothing changed.
+static void expect_complaint(const char *text, const char *words) {
+    struct outcome o = parse(text);
+    assert_int_equal(o.status, 0);
+    assert_string_equal(o.said, words);
+    assert_int_equal(o.complaints, 1);
+    assert_int_equal(o.options.stats_exit, defaults.stats_exit);
+    assert_int_equal(o.options.verbose, defaults.verbose);
+    assert_int_equal(o.options.abort_conf, defaults.abort_conf);
+    assert_int_equal(o.options.purge_delay_ms, defaults.purge_delay_ms);
+}
+
+static void test_nothing_is_defaults(void **state) {
+    (void)state;
+    expect_ok(NULL, defaults);
+    expect_ok("", defaults);
+    expect_ok(":", defaults);
+    expect_ok(",:,,::", defaults);
+}
+
+static void test_every_key(void **state) {
+    (void)state;
+    expect_ok("stats=exit", (struct options){.stats_exit = true, .purge_delay_ms = 1000});
+    expect_ok("verbose=1", (struct options){.verbose = true, .purge_delay_ms = 1000});
+    expect_ok("abort_conf=1", (struct options){.abort_conf = true, .purge_delay_ms = 1000});
+    expect_ok("purge_delay=0", (struct options){.purge_delay_ms = 0});
+    expect_ok("purge_delay=600000", (struct options){.purge_delay_ms = 600000});
+    expect_ok("purge_delay=1k", (struct options){.purge_delay_ms = 1024});
+}
+
+static void test_bare_key_means_one(void **state) {
+    (void)state;
+    expect_ok("verbose", (struct options){.verbose = true, .purge_delay_ms = 1000});
+    expect_ok("purge_delay", (struct options){.purge_delay_ms = 1});
+}
+
+static void test_separators_and_order(void **state) {
+    (void)state;
+    const struct options all = {true, true, true, 5};
+    expect_ok("stats=exit:verbose=1:abort_conf=1:purge_delay=5", all);
+    expect_ok("stats=exit,verbose,abort_conf,purge_delay=5", all);
+    expect_ok(":purge_delay=5,abort_conf::verbose:stats=exit,", all);
+    expect_ok("verbose=1:verbose=0", defaults);
+    expect_ok("purge_delay=7:purge_delay=8", (struct options){.purge_delay_ms = 8});
+}
+
+static void test_unknown_key_names_the_closest(void **state) {
+    (void)state;
+    expect_complaint(
+        "purge_dely=5",
+        "firn: FIRN_OPTIONS: unknown option 'purge_dely' ignored; closest is 'purge_delay'\n");
+    expect_complaint(
+        "verbsoe", "firn: FIRN_OPTIONS: unknown option 'verbsoe' ignored; closest is 'verbose'\n");
+    expect_complaint("stat=exit",
+                     "firn: FIRN_OPTIONS: unknown option 'stat' ignored; closest is 'stats'\n");
+    expect_complaint(
+        "abortconf=1",
+        "firn: FIRN_OPTIONS: unknown option 'abortconf' ignored; closest is 'abort_conf'\n");
+    expect_complaint("=1", "firn: FIRN_OPTIONS: unknown option '' ignored; closest is 'stats'\n");
+}
+
+static void test_keys_are_exact(void **state) {
+    (void)state;
+    expect_complaint(
+        "Verbose=1",
+        "firn: FIRN_OPTIONS: unknown option 'Verbose' ignored; closest is 'verbose'\n");
+    expect_complaint(
+        "verbose =1",
+        "firn: FIRN_OPTIONS: unknown option 'verbose ' ignored; closest is 'verbose'\n");
+}
+
+static void test_bad_values_name_the_range(void **state) {
+    (void)state;
+    static const char *const bad[] = {
+        "600001", "-1", "", "x", "1x", "0x10", "4294967296", "18446744073709551616", " 1", "1 "};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        char text[64], words[160];
+        snprintf(text, sizeof(text), "purge_delay=%s", bad[i]);
+        snprintf(words, sizeof(words),
+                 "firn: FIRN_OPTIONS: purge_delay: value '%s' ignored; expected 0 to 600000\n",
+                 bad[i]);
+        expect_complaint(text, words);
+    }
+    expect_complaint("verbose=2",
+                     "firn: FIRN_OPTIONS: verbose: value '2' ignored; expected 0 or 1\n");
+    expect_complaint("verbose=yes",
+                     "firn: FIRN_OPTIONS: verbose: value 'yes' ignored; expected 0 or 1\n");
+    expect_complaint("abort_conf=2",
+                     "firn: FIRN_OPTIONS: abort_conf: value '2' ignored; expected 0 or 1\n");
+    expect_complaint("stats=exi",
+                     "firn: FIRN_OPTIONS: stats: value 'exi' ignored; expected exit\n");
+    expect_complaint("stats=exit=",
+                     "firn: FIRN_OPTIONS: stats: value 'exit=' ignored; expected exit\n");
+    expect_complaint("stats", "firn: FIRN_OPTIONS: stats: value '1' ignored; expected exit\n");
+}
+
+static void test_the_rest_still_counts(void **state) {
+    (void)state;
+    struct outcome o = parse("nonsense:purge_delay=x,verbose=1:purge_delay=3");
+    assert_int_equal(o.status, 0);
+    assert_int_equal(o.complaints, 2);
+    assert_true(o.options.verbose);
+    assert_int_equal(o.options.purge_delay_ms, 3);
+}
+
+static void test_hostile_text_is_tamed(void **state) {
+    (void)state;
+    expect_complaint("verbose=\x1b[2J\n",
+                     "firn: FIRN_OPTIONS: verbose: value '?[2J?' ignored; expected 0 or 1\n");
+    char text[4096];
+    memset(text, 'q', sizeof(text));
+    text[sizeof(text) - 1] = '\0';
+    struct outcome o = parse(text);
+    assert_int_equal(o.complaints, 1);
+    static const char start[] =
+        "firn: FIRN_OPTIONS: unknown option 'qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq...'"
+        " ignored; closest is '";
+    assert_memory_equal(o.said, start, sizeof(start) - 1);
+}
+
+static void test_abort_conf_ends_the_process(void **state) {
+    (void)state;
+    static const char want[] =
+        "firn: FIRN_OPTIONS: unknown option 'verbos' ignored; closest is 'verbose'\n"
+        "firn: FIRN_OPTIONS: abort_conf=1 ends the process\n";
+    static const char *const texts[] = {"abort_conf=1:verbos", "verbos,abort_conf"};
+    for (size_t i = 0; i < 2; i++) {
+        struct outcome o = parse(texts[i]);
+        assert_true(WIFSIGNALED(o.status));
+        assert_int_equal(WTERMSIG(o.status), SIGABRT);
+        assert_string_equal(o.said, want);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_nothing_is_defaults),
+        cmocka_unit_test(test_every_key),
+        cmocka_unit_test(test_bare_key_means_one),
+        cmocka_unit_test(test_separators_and_order),
+        cmocka_unit_test(test_unknown_key_names_the_closest),
+        cmocka_unit_test(test_keys_are_exact),
+        cmocka_unit_test(test_bad_values_name_the_range),
+        cmocka_unit_test(test_the_rest_still_counts),
+        cmocka_unit_test(test_hostile_text_is_tamed),
+        cmocka_unit_test(test_abort_conf_ends_the_process),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
