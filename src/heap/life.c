@@ -53,18 +53,36 @@ struct cache *life_thread_cache(void) {
 
 // ---- fork -------------------------------------------------------------------------------------
 
+static atomic_bool has_fork_handlers;
+// Calls of fork this thread is in, by which it holds all locks: another handler may fork.
+static FIRN_TLS unsigned forks;
+
 // Locks in order of rank; released in reverse. While they are held no other thread is inside the
 // shared structures, so the child finds them whole. Other threads' caches are not covered: they are
 // abandoned in the child and their spans recovered (central_rebuild_if_due).
 static void before_fork(void) {
+    // A signal handler that interrupted this thread under a lock, and forks, would wait for itself.
+    // Its child counts as one of a raw clone.
+    if (lock_is_any_held()) {
+        return;
+    }
+    life_start(); // so that what is held here and what is let go afterwards are the same
+    if (!life_has_started() || forks++ > 0) {
+        return;
+    }
     lock_acquire(&start_lock);
     cache_before_fork();
     central_before_fork();
     large_before_fork();
     arena_before_fork();
+    lock_set_all_held(true);
 }
 
 static void after_fork_in_parent(void) {
+    if (forks == 0 || --forks > 0) {
+        return;
+    }
+    lock_set_all_held(false);
     arena_after_fork(false);
     large_after_fork(false);
     central_after_fork(false, false);
@@ -73,6 +91,10 @@ static void after_fork_in_parent(void) {
 }
 
 static void in_child(bool other_threads_inside) {
+    if (forks > 0) {
+        forks = 0;
+        lock_set_all_held(false);
+    }
     arena_after_fork(true);
     large_after_fork(true);
     bool any_dead = cache_after_fork(true);
@@ -84,7 +106,15 @@ static void in_child(bool other_threads_inside) {
 }
 
 static void after_fork_in_child(void) {
-    in_child(false);
+    if (life_has_started()) {
+        in_child(forks == 0);
+    }
+}
+
+void life_prepare_fork(void) {
+    if (!atomic_exchange_explicit(&has_fork_handlers, true, memory_order_relaxed)) {
+        (void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+    }
 }
 
 void life_check_fork(void) {
@@ -154,9 +184,7 @@ void life_start(void) {
     }
     lock_release(&start_lock);
     if (is_mine) {
-        // Registered first of all handlers, so run last before the fork and first after it: the
-        // program's own handlers may allocate.
-        (void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+        life_prepare_fork();
         life_started();
     }
 }

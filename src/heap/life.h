@@ -15,6 +15,11 @@ bool life_has_started(void);
 // Supplied by the layer above: reads the options and applies them.
 void life_started(void);
 
+// Registers the fork handlers; life_start does it too. To be called as early as can be: the handlers
+// run last before a fork and first after it only if they are the first. Later ones may then allocate
+// and, worse, wait for a lock whose holder waits for the heap. Idempotent.
+void life_prepare_fork(void);
+
 // This thread's cache, made if need be; starts the heap first. NULL: no memory.
 struct cache *life_thread_cache(void);
 

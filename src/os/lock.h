@@ -32,4 +32,10 @@ void lock_release(struct lock *l); // preserves errno
 // In a forked child, for a lock whose holder no longer exists.
 void lock_reset(struct lock *l);
 
+// Fork. A thread that has taken every lock there is says so: until it says otherwise, what it takes
+// it has already, and what it releases it keeps. (Other people's fork handlers may allocate.)
+void lock_set_all_held(bool is_held);
+// Whether this thread is between an acquire and its release: in a signal handler, if it asks.
+bool lock_is_any_held(void);
+
 #endif

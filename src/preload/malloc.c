@@ -4,6 +4,7 @@
 #include "src/base/fatal.h"
 #include "src/front/figures.h"
 #include "src/front/front.h"
+#include "src/heap/life.h"
 
 #include <malloc.h>
 #include <stdlib.h>
@@ -156,6 +157,7 @@ FIRN_EXPORT int __posix_memalign(void **out, size_t align, size_t size) {
 // In this file and not in one of their own, so that a program linked with the static archive gets
 // them too: an archive's member comes along only when a name in it is wanted.
 __attribute__((constructor)) static void malloc_start(void) {
+    life_prepare_fork();
     front_start();
 }
 
