@@ -5,47 +5,48 @@
 // Open addressing, four probes, at most a quarter full: a site is found or given up quickly.
 enum { SITES = 256, PROBES = 4 };
 
-struct site {
-    _Atomic uintptr_t address; // 0: empty. Set once.
-    _Atomic uint32_t partition; // + 1; 0: being set by the thread that claimed the entry
-};
-
-static struct site sites[SITES];
+// Address and partition in one word, so that nobody ever waits for a thread that has set only one of
+// them: it may have been preempted, or have stayed behind in the parent of this process.
+enum { PARTITION_SHIFT = 58 };        // addresses are shorter, partitions at most 64
+static _Atomic uint64_t sites[SITES]; // 0: empty. Set once.
 static _Atomic uint32_t used;
 
-static unsigned settled(struct site *s) {
-    uint32_t p;
-    while ((p = atomic_load_explicit(&s->partition, memory_order_acquire)) == 0) {
-        __builtin_ia32_pause(); // two instructions of the claiming thread
-    }
-    return p - 1;
+static uint64_t site_word(uintptr_t site, unsigned partition) {
+    return (uint64_t)partition << PARTITION_SHIFT | site;
+}
+
+// A partition that is no other site's; a shared one when all are taken.
+static unsigned next_partition(uintptr_t site) {
+    uint32_t mine = atomic_load_explicit(&used, memory_order_relaxed);
+    do {
+        if (mine >= FIRN_PARTITIONS) {
+            return partition_hash(site);
+        }
+    } while (!atomic_compare_exchange_weak_explicit(&used, &mine, mine + 1, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    return mine;
 }
 
 unsigned partition_intern(uintptr_t site) {
     unsigned h = (unsigned)((site * FIRN_ROOT.site_key) >> 56);
     for (unsigned i = 0; i < PROBES; i++) {
-        struct site *s = &sites[(h + i) % SITES];
-        uintptr_t have = atomic_load_explicit(&s->address, memory_order_acquire);
-        if (FIRN_LIKELY(have == site)) {
-            return settled(s);
-        }
-        if (have != 0) {
-            continue;
-        }
-        if (atomic_load_explicit(&used, memory_order_relaxed) >= FIRN_PARTITIONS) {
-            break;
-        }
-        if (!atomic_compare_exchange_strong_explicit(&s->address, &have, site,
-                                                     memory_order_acq_rel, memory_order_acquire)) {
-            if (have == site) {
-                return settled(s);
+        _Atomic uint64_t *place = &sites[(h + i) % SITES];
+        // Relaxed throughout: a word says all there is to know.
+        uint64_t have = atomic_load_explicit(place, memory_order_relaxed);
+        if (have == 0) {
+            if (atomic_load_explicit(&used, memory_order_relaxed) >= FIRN_PARTITIONS) {
+                break;
             }
-            continue;
+            uint64_t word = site_word(site, next_partition(site));
+            // Whoever loses against the same site has used up a partition for nothing.
+            if (atomic_compare_exchange_strong_explicit(place, &have, word, memory_order_relaxed,
+                                                        memory_order_relaxed)) {
+                have = word;
+            }
         }
-        uint32_t mine = atomic_fetch_add_explicit(&used, 1, memory_order_relaxed);
-        uint32_t p = mine < FIRN_PARTITIONS ? mine : partition_hash(site);
-        atomic_store_explicit(&s->partition, p + 1, memory_order_release);
-        return p;
+        if (FIRN_LIKELY((have & (((uint64_t)1 << PARTITION_SHIFT) - 1)) == site)) {
+            return (unsigned)(have >> PARTITION_SHIFT);
+        }
     }
     return partition_hash(site);
 }
