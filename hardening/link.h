@@ -16,12 +16,14 @@
 #include <string.h>
 
 FIRN_INLINE uint64_t link_tag(unsigned slot, uintptr_t address, uint64_t secret) {
-    // Two rounds of multiply and fold: every bit of the secret reaches every bit of the tag. Not a
-    // MAC; an attacker who can read tags of many slots of one span could solve for the secret.
-    __uint128_t m = (__uint128_t)(secret ^ address) * (secret | 1);
-    uint64_t h = (uint64_t)m ^ (uint64_t)(m >> 64) ^ slot;
-    m = (__uint128_t)(h ^ 0x9e3779b97f4a7c15u) * (secret | 0x100000001u);
-    return (uint64_t)m ^ (uint64_t)(m >> 64);
+    // Two rounds of multiply and fold, by fixed dense odd constants (the fractional digits of pi and
+    // of the golden ratio): every bit of secret, address and slot reaches every bit of the tag,
+    // whatever the secret. Not a MAC; an attacker who can read tags of many slots of one span could
+    // solve for the secret.
+    __uint128_t m = (__uint128_t)(secret ^ address) * 0x243f6a8885a308d3u;
+    uint64_t h = (uint64_t)m ^ (uint64_t)(m >> 64) ^ secret;
+    m = (__uint128_t)(h + slot) * 0x9e3779b97f4a7c15u;
+    return (uint64_t)m ^ (uint64_t)(m >> 64) ^ (secret << 32 | secret >> 32);
 }
 
 FIRN_INLINE uint64_t link_encode(unsigned slot, uintptr_t address, uint64_t secret) {

@@ -24,9 +24,9 @@ struct firn_stats {
     size_t metadata;     /* Firn's own */
     size_t small_blocks; /* live blocks by kind */
     size_t large_blocks;
-    size_t dirty;        /* freed, not yet given back */
+    size_t dirty; /* freed, not yet given back */
     size_t thread_caches;
-    size_t reserved;     /* address space reserved in all */
+    size_t reserved; /* address space reserved in all */
 };
 
 /* Fills *out as far as out->struct_bytes reaches. 0, or -1 with errno EINVAL when struct_bytes is

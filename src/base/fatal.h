@@ -51,7 +51,6 @@ const char *fatal_slug(enum fatal_id id);
 
 // Firn's own invariants. Kept in every build: a broken heap must not go on.
 FIRN_NORETURN FIRN_COLD void fatal_internal(const char *what, const char *file, int line);
-#define FIRN_ENSURE(cond)                                                                          \
-    (FIRN_LIKELY(cond) ? (void)0 : fatal_internal(#cond, __FILE__, __LINE__))
+#define FIRN_ENSURE(cond) (FIRN_LIKELY(cond) ? (void)0 : fatal_internal(#cond, __FILE__, __LINE__))
 
 #endif

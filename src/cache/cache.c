@@ -8,12 +8,15 @@
 #include "src/slab/central.h"
 
 // Its number is nobody's: 0 would match the marks of spans without an owner.
-struct cache firn_empty_cache = {.number = UINT32_MAX};
+struct cache firn_empty_cache;
 FIRN_TLS struct cache *firn_cache = &firn_empty_cache;
 
 // Spans looked at in one refill: enough to fill a vector from a badly fragmented class, few enough
 // to stay short.
 enum { REFILL_SPANS = 24, NOISES_PER_PAGE = FIRN_PAGE / sizeof(struct noise) };
+
+// What a vector is filled with at first: a page's worth of slots, within bounds.
+enum { FIRST_BYTES = FIRN_PAGE, FIRST_LEAST = 4, FIRST_MOST = 32, FIRST_CAPACITY = 46 };
 
 static struct lock registry_lock = LOCK_INIT(LOCK_CACHES);
 static struct cache *registry; // all caches ever made, by `next`
@@ -28,36 +31,46 @@ static const struct class_info *bin_class(const struct bin *b) {
     return &FIRN_ROOT.classes[root_cell_class(b->cell)];
 }
 
-// A mixer keeps no more than 64 KiB of slots from use.
+// A mixer keeps no more than a page or two of slots from use.
 static uint32_t mixer_mask(const struct class_info *info) {
     uint32_t places = MIXER;
-    while (places > 2 && places * info->bytes > (64 << 10)) {
+    while (places > 2 && places * info->bytes > FIRN_PAGE) {
         places /= 2;
     }
     return places - 1;
 }
 
+// Gives the bin a vector of `capacity` entries, empty. An earlier one is forgotten: it was small.
+static bool bin_extend(struct bin *b, uint32_t capacity) {
+    uint64_t *vector = arena_alloc((capacity + 2) * sizeof *vector, 16);
+    if (vector == NULL) {
+        return false;
+    }
+    b->entries = &vector[1];
+    b->entries[capacity] = VECTOR_END;
+    b->capacity = capacity;
+    return true;
+}
+
 static struct bin *bin_make(struct cache *c, unsigned cell) {
+    const struct class_info *info = &FIRN_ROOT.classes[root_cell_class(cell)];
     struct bin *b = arena_alloc(sizeof *b, 16);
     if (b == NULL) {
         return NULL;
     }
-    const struct class_info *info = &FIRN_ROOT.classes[root_cell_class(cell)];
-    uint64_t *vector = arena_alloc((info->capacity + 2) * sizeof *vector, FIRN_CACHE_LINE);
-    if (vector == NULL) {
-        return NULL;
-    }
-    b->entries = &vector[1];
     b->cache = c;
     b->cell = cell;
     for (unsigned i = 0; i < SPAN_BUCKETS; i++) {
         list_init(&b->lists[i]);
     }
-    b->entries[info->capacity] = VECTOR_END;
+    uint32_t full = info->capacity;
+    if (!bin_extend(b, full < FIRST_CAPACITY ? full : FIRST_CAPACITY)) {
+        return NULL;
+    }
     c->cells[cell] = (struct cache_cell){
         .top = b->entries,
         .base = root_cell_base(cell),
-        .spans = (struct span *)root_cell_spans(cell),
+        .spans = span_by_index(cell, 0),
         .reciprocal = info->reciprocal,
         .span_mask = info->span_mask,
         .span_shift = info->span_shift,
@@ -73,6 +86,19 @@ static uint32_t bin_count(const struct bin *b) {
 
 static void bin_set_count(struct bin *b, uint32_t n) {
     b->cache->cells[b->cell].top = &b->entries[n];
+}
+
+// A vector that has been filled once over has shown that it is needed.
+static void bin_grow(struct bin *b) {
+    const uint64_t *old = b->entries;
+    uint32_t full = bin_class(b)->capacity;
+    uint32_t n = bin_count(b);
+    if (b->capacity < full && b->taken >= b->capacity && bin_extend(b, full)) {
+        for (uint32_t i = 0; i < n; i++) {
+            b->entries[i] = old[i];
+        }
+        bin_set_count(b, n);
+    }
 }
 
 static void bin_file(struct bin *b, struct span *s) {
@@ -99,23 +125,23 @@ static struct span *bin_fullest(struct bin *b) {
     return NULL;
 }
 
-// Moves free slots of `s` into the vector, each to a random place.
-static void bin_take_slots(struct bin *b, struct span *s) {
+// Moves free slots of `s` into the vector, each to a random place, until it has `target` entries.
+// Slots are taken in address order, so that a cell that needs few of them touches few pages.
+static void bin_take_slots(struct bin *b, struct span *s, uint32_t target) {
     uintptr_t base = span_base(s);
     uint32_t bytes = bin_class(b)->bytes;
     struct random_stream *random = &b->cache->noise->stream;
     uint64_t *entries = b->entries;
     uint32_t n = bin_count(b);
-    uint32_t capacity = bin_class(b)->capacity;
-    for (unsigned w = 0; w < SPAN_WORDS && n < capacity; w++) {
-        while (s->free[w] != 0 && n < capacity) {
+    for (unsigned w = 0; w < SPAN_WORDS && n < target; w++) {
+        while (s->free[w] != 0 && n < target) {
             unsigned bit = (unsigned)__builtin_ctzll(s->free[w]);
             uint64_t mask = (uint64_t)1 << bit;
             unsigned slot = w * 64 + bit;
             uint64_t entry = cache_entry(base + slot * (uintptr_t)bytes, slot);
-            entry |= s->u.virgin[w] & mask ? ENTRY_VIRGIN : 0;
+            entry |= s->virgin[w] & mask ? ENTRY_VIRGIN : 0;
             s->free[w] &= ~mask;
-            s->u.virgin[w] &= ~mask;
+            s->virgin[w] &= ~mask;
             s->free_count--;
             uint32_t j = (uint32_t)random_u8(random) * (n + 1) >> 8; // n < 256: reaches every place
             entries[n] = entries[j];
@@ -124,6 +150,23 @@ static void bin_take_slots(struct bin *b, struct span *s) {
         }
     }
     bin_set_count(b, n);
+}
+
+// Two slots handed out one after the other should not be neighbours: that is what an overflow from
+// one into the other needs. In a small vector chance alone would make 2 / n of them so; each such
+// pair is broken up once.
+static void bin_part_neighbours(struct bin *b) {
+    uint32_t n = bin_count(b);
+    uintptr_t bytes = bin_class(b)->bytes;
+    for (uint32_t i = 1; i < n; i++) {
+        uintptr_t distance = (b->entries[i] & ENTRY_ADDRESS) - (b->entries[i - 1] & ENTRY_ADDRESS);
+        if (distance == bytes || distance == -bytes) {
+            uint32_t j = random_below(&b->cache->noise->stream, n);
+            uint64_t entry = b->entries[i];
+            b->entries[i] = b->entries[j];
+            b->entries[j] = entry;
+        }
+    }
 }
 
 static void bin_put_back(struct bin *b, uint64_t entry) {
@@ -148,7 +191,7 @@ static void bin_flush(struct bin *b, uint32_t n) {
 
 static void bin_flush_mixer(struct bin *b) {
     for (unsigned i = 0; i < MIXER; i++) {
-        uint64_t *place = &b->cache->cells[b->cell].mixer[i];
+        uint64_t *place = &b->cache->mixers[b->cell][i];
         uint64_t entry = *place;
         *place = 0;
         if (entry != 0) {
@@ -176,9 +219,9 @@ FIRN_COLD void cache_make_room(struct cache *c, unsigned cell) {
     if (b->stash != 0) {
         bin_unstash(b);
     }
-    uint32_t capacity = bin_class(b)->capacity;
-    if (bin_count(b) == capacity) {
-        bin_flush(b, capacity / 2);
+    bin_grow(b);
+    if (bin_count(b) == b->capacity) {
+        bin_flush(b, b->capacity / 2);
     }
 }
 
@@ -191,25 +234,32 @@ FIRN_NOINLINE bool cache_refill(struct cache *c, unsigned cell) {
         bin_unstash(b);
     }
     remote_drain(c);
-    uint32_t want = (bin_class(b)->capacity + 1) / 2;
-    for (unsigned i = 0; i < REFILL_SPANS && bin_count(b) < want; i++) {
+    // Half of what was needed so far, so that refills grow with use and small programs stay small.
+    bin_grow(b);
+    uint32_t first = FIRST_BYTES / bin_class(b)->bytes;
+    first = first > FIRST_MOST ? FIRST_MOST : first < FIRST_LEAST ? FIRST_LEAST : first;
+    uint32_t target = b->taken / 2 < first ? first : b->taken / 2;
+    target = target < b->capacity ? target : b->capacity;
+    for (unsigned i = 0; i < REFILL_SPANS && bin_count(b) < (target + 1) / 2; i++) {
         struct span *s = bin_fullest(b);
         if (s != NULL) {
             list_remove(&s->links);
         } else if ((s = central_take(cell, c, c->number)) == NULL) {
             break;
         }
-        bin_take_slots(b, s);
+        bin_take_slots(b, s, target);
         bin_file(b, s);
     }
-    c->cells[cell].bytes = atomic_load_explicit(&firn_cell_limits[cell], memory_order_acquire) -
-                           c->cells[cell].base;
+    b->taken += b->taken < 2 * b->capacity ? bin_count(b) : 0;
+    bin_part_neighbours(b);
+    c->cells[cell].bytes =
+        atomic_load_explicit(&firn_cell_limits[cell], memory_order_acquire) - c->cells[cell].base;
     if (bin_count(b) == 0) {
         // No memory but what waits in the mixer.
         bin_flush_mixer(b);
         struct span *s = bin_fullest(b);
         if (s != NULL) {
-            bin_take_slots(b, s);
+            bin_take_slots(b, s, b->capacity);
             cache_settle(c, s);
         }
     }
@@ -246,7 +296,7 @@ void cache_flush_all(struct cache *c) {
 
 bool cache_is_virgin(const struct span *s, uintptr_t address) {
     unsigned slot = span_slot(span_class(s), address - FIRN_ROOT.small_base);
-    if (s->u.virgin[slot >> 6] >> (slot & 63) & 1) {
+    if (s->virgin[slot >> 6] >> (slot & 63) & 1) {
         return true;
     }
     const struct cache *owner = atomic_load_explicit(&s->owner, memory_order_relaxed);
@@ -255,7 +305,7 @@ bool cache_is_virgin(const struct span *s, uintptr_t address) {
         return false;
     }
     uint32_t n = b->stash != 0 ? b->stash : bin_count(b);
-    for (uint32_t i = 0; i < n && i < span_class(s)->capacity; i++) {
+    for (uint32_t i = 0; i < n && i < b->capacity; i++) {
         if ((b->entries[i] & ENTRY_ADDRESS) == address) {
             return (b->entries[i] & ENTRY_VIRGIN) != 0;
         }
@@ -340,6 +390,13 @@ void cache_detach(struct cache *c) {
     idle = c;
     caches_used--;
     lock_release(&registry_lock);
+}
+
+struct cache *cache_first(void) {
+    lock_acquire(&registry_lock);
+    struct cache *first = registry;
+    lock_release(&registry_lock);
+    return first;
 }
 
 void cache_count(size_t *made, size_t *used) {

@@ -42,22 +42,25 @@ struct bin {
     uint64_t *entries; // of the vector
     struct cache *cache;
     uint32_t cell;
-    uint32_t stash; // in a forked child: entries to be shuffled anew before use
+    uint32_t capacity;               // of the vector: small at first
+    uint32_t taken;                  // slots fetched so far, up to two vectors' worth
+    uint32_t stash;                  // in a forked child: entries to be shuffled anew before use
     struct list lists[SPAN_BUCKETS]; // owned spans by occupancy
 };
 
-// A cell as the fast paths need it. All zero until first used: then every address is beyond it.
+// A cell as the fast paths need it, in one line. All zero until first used: then every address is
+// beyond it.
 struct cache_cell {
     _Alignas(FIRN_CACHE_LINE) uint64_t *top;
-    uintptr_t base;     // address of the cell
-    uintptr_t bytes;    // how much of it had descriptors when last looked at
-    struct span *spans; // the first descriptor
+    uintptr_t base;      // address of the cell
+    uintptr_t bytes;     // how much of it had descriptors when last looked at
+    struct span *spans;  // the first descriptor (span_by_index)
     uint32_t reciprocal; // class_info's
     uint32_t span_mask;
     uint32_t span_shift;
     uint32_t mixer_mask; // places in use - 1: fewer where slots are large
-    uint64_t mixer[MIXER]; // freed slots, or 0
 };
+_Static_assert(sizeof(struct cache_cell) == 1 << CELL_LINE_SHIFT, "cache_cell_at shifts by this");
 
 struct cache {
     const uint8_t *noise_at; // next byte
@@ -70,40 +73,63 @@ struct cache {
     _Atomic bool is_used;
     _Atomic bool is_dead; // in a forked child: its thread stayed in the parent
     struct cache_cell cells[CELLS];
-    struct bin *bins[CELLS]; // NULL until first used
+    uint64_t mixers[CELLS][MIXER]; // freed slots, or 0
+    struct bin *bins[CELLS];       // NULL until first used
 };
+
+// Where in `cells` the cell of an address `offset` bytes into the small regions is, in bytes. For an
+// offset that is not in the small regions it names some cell or other, of which the address is then
+// not part. (On the chain from one free to the next malloc, through `top`: two operations, no
+// multiplication.)
+FIRN_INLINE uintptr_t cache_cell_at(uintptr_t offset) {
+    return (offset >> FIRN_ROOT.line_shift) & (((uintptr_t)CELLS - 1) << CELL_LINE_SHIFT);
+}
+
+FIRN_INLINE struct cache_cell *cache_cell(struct cache *c, uintptr_t at) {
+    return (struct cache_cell *)((uintptr_t)c->cells + at);
+}
+
+FIRN_INLINE uint64_t *cache_mixer(struct cache *c, uintptr_t at) {
+    return (uint64_t *)((uintptr_t)c->mixers + at * (sizeof c->mixers[0] >> CELL_LINE_SHIFT));
+}
 
 // The thread's cache. Never NULL: a thread without one has the shared empty cache, which has no
 // vectors and owns no span, so that the fast paths need no test of their own.
 extern FIRN_TLS struct cache *firn_cache;
 extern struct cache firn_empty_cache;
 
-// Takes the next entry of a cell and marks its slot live. 0 if there is none.
-FIRN_INLINE uintptr_t cache_pop(struct cache *c, unsigned cell) {
-    struct cache_cell *e = &c->cells[cell];
-    uint64_t *top = e->top;
-    if (FIRN_UNLIKELY(top == NULL)) {
-        return 0;
-    }
-    uint64_t entry = top[-1];
-    if (FIRN_UNLIKELY(entry == 0)) {
-        return 0;
-    }
-    e->top = top - 1;
+// Descriptor of the span that is `within` bytes into the cell.
+FIRN_INLINE struct span *cache_span(const struct cache_cell *e, uintptr_t within) {
+    return &e->spans[within >> e->span_shift << FIRN_PARTITION_BITS];
+}
+
+// The next entry of a cell, or 0 if there is none; it stays there until cache_take.
+FIRN_INLINE uint64_t cache_peek(const struct cache_cell *e) {
+    const uint64_t *top = e->top;
+    return FIRN_LIKELY(top != NULL) ? top[-1] : 0;
+}
+
+// Takes the entry that was peeked at and marks its slot live. Returns its address.
+FIRN_INLINE uintptr_t cache_take(struct cache_cell *e, uint64_t entry) {
+    e->top--;
     uintptr_t address = entry & ENTRY_ADDRESS;
-    struct span *s = &e->spans[(address - e->base) >> e->span_shift];
+    struct span *s = cache_span(e, address - e->base);
     span_set_live(s, (unsigned)(entry >> ENTRY_SLOT_SHIFT));
     return address;
 }
 
-// Puts an entry of a span this cache owns into circulation. The vector is not full; there is noise.
-FIRN_INLINE void cache_push(struct cache *c, struct cache_cell *e, uint64_t entry) {
-    uint64_t *top = e->top;
-    uint64_t *place = &e->mixer[*c->noise_at & e->mixer_mask];
+// Puts an entry of a span this cache owns into circulation. `top` is e->top, where the vector is not
+// full; `noise` is the byte at c->noise_at, not 0. (The caller has looked at both; loaded again here
+// they would cost three loads more, since no compiler can know that they have not changed.)
+FIRN_INLINE void cache_push(struct cache *c, uintptr_t at, uint64_t *top, const uint8_t *noise,
+                            uint64_t entry) {
+    struct cache_cell *e = cache_cell(c, at);
+    uint64_t *place = &cache_mixer(c, at)[*noise & e->mixer_mask];
     uint64_t out = *place;
+    c->noise_at = noise + 1;
     *place = entry;
-    c->noise_at++;
     *top = out;
+    // A branch, not arithmetic: the next top must not wait for `out` to be loaded.
     if (FIRN_LIKELY(out != 0)) {
         e->top = top + 1;
     }
@@ -141,5 +167,7 @@ void cache_before_fork(void);
 // True if other threads' caches were in use: their spans are to be recovered.
 bool cache_after_fork(bool in_child);
 void cache_count(size_t *made, size_t *used);
+// All caches ever made, by `next`: for the validator.
+struct cache *cache_first(void);
 
 #endif

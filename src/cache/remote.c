@@ -14,8 +14,8 @@ static bool push(struct cache *owner, struct span *s) {
             return false;
         }
         atomic_store_explicit(&s->pending_next, head, memory_order_relaxed);
-    } while (!atomic_compare_exchange_weak_explicit(&owner->pending, &head, s,
-                                                    memory_order_seq_cst, memory_order_seq_cst));
+    } while (!atomic_compare_exchange_weak_explicit(&owner->pending, &head, s, memory_order_seq_cst,
+                                                    memory_order_seq_cst));
     return true;
 }
 

@@ -27,14 +27,12 @@ FIRN_INLINE void *front_alloc(size_t size, uintptr_t site) {
 
 // free. Preserves errno.
 FIRN_INLINE void front_free(void *p, uintptr_t site) {
-    if (FIRN_LIKELY(p != NULL)) {
-        heap_free_fast(p, site);
-    }
+    heap_free_fast(p, site);
 }
 
 // free under another name (cfree, operator delete). Preserves errno.
 FIRN_INLINE void front_free_as(void *p, const char *api, uintptr_t site) {
-    if (FIRN_LIKELY(p != NULL) && FIRN_UNLIKELY(!heap_free_local(p))) {
+    if (FIRN_UNLIKELY(!heap_free_local(p))) {
         heap_free_slow(p, &(struct heap_call){api, site, FATAL_SIZE_UNKNOWN, 0});
     }
 }

@@ -28,11 +28,12 @@ static void *alloc_class(unsigned class_index, uintptr_t site) {
     unsigned partition = partition_of(site);
     for (; class_index < SIZE_CLASSES; class_index++) {
         unsigned cell = root_cell(class_index, partition);
-        uintptr_t address = cache_pop(c, cell);
-        if (address == 0 && cache_refill(c, cell)) {
-            address = cache_pop(c, cell);
+        uint64_t entry = cache_peek(&c->cells[cell]);
+        if (entry == 0 && cache_refill(c, cell)) {
+            entry = cache_peek(&c->cells[cell]);
         }
-        if (address != 0) {
+        if (entry != 0) {
+            uintptr_t address = cache_take(&c->cells[cell], entry);
             slot_on_alloc((void *)address, FIRN_ROOT.classes[class_index].bytes,
                           FIRN_ROOT.slot_key);
             return (void *)address;
@@ -129,10 +130,13 @@ static void free_slot(void *p, struct found *f, const struct heap_call *call) {
         cache_make_room(c, cell);
     }
     cache_make_noise(c);
-    heap_put_local(c, &c->cells[cell], f->span, f->slot, (uintptr_t)p);
+    FIRN_ENSURE(heap_free_local(p));
 }
 
 FIRN_NOINLINE void heap_free_slow(void *p, const struct heap_call *call) {
+    if (p == NULL) {
+        return;
+    }
     int saved = errno;
     life_check_fork();
     struct found f;
@@ -184,10 +188,10 @@ static const char *mismatch_phrase(const struct found *f, unsigned expected) {
 static bool is_size_right(const struct found *f, size_t size, unsigned expected) {
     if (f->kind != FOUND_LARGE) {
         unsigned actual = root_cell_class(f->span->cell);
-    // A larger class served where the right one had run out of addresses.
-    return expected == actual ||
-           (expected < actual &&
-            firn_regions[root_cell(expected, root_cell_partition(f->span->cell))].is_exhausted);
+        // A larger class served where the right one had run out of addresses.
+        return expected == actual ||
+               (expected < actual &&
+                firn_regions[root_cell(expected, root_cell_partition(f->span->cell))].is_exhausted);
     }
     // A small size with a large alignment is a run of pages, too; nothing takes one page.
     size_t taken = size > 0 ? size : 1;
@@ -213,8 +217,7 @@ size_t heap_usable(const void *p, uintptr_t site) {
     struct found f;
     find_pointer(p, &f);
     if (f.kind == FOUND_BAD) {
-        find_report(p, &f,
-                    &(struct heap_call){"malloc_usable_size", site, FATAL_SIZE_UNKNOWN, 0});
+        find_report(p, &f, &(struct heap_call){"malloc_usable_size", site, FATAL_SIZE_UNKNOWN, 0});
     }
     return f.kind == FOUND_LARGE ? f.block.capacity : f.class_bytes - FIRN_SLOT_EXTRA;
 }

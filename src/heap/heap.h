@@ -18,10 +18,10 @@ void *heap_alloc_aligned(size_t align, size_t size, uintptr_t site);
 
 // What the program called, for checks and reports.
 struct heap_call {
-    const char *api;  // "free", "operator delete[]", ...
-    uintptr_t site;   // return address of the program's call
-    size_t size;      // size the program named, or FATAL_SIZE_UNKNOWN
-    size_t align;     // alignment the program named, or 0
+    const char *api; // "free", "operator delete[]", ...
+    uintptr_t site;  // return address of the program's call
+    size_t size;     // size the program named, or FATAL_SIZE_UNKNOWN
+    size_t align;    // alignment the program named, or 0
 };
 
 // `p` is not NULL. Preserves errno. Misuse is fatal.
@@ -39,19 +39,19 @@ bool heap_trim(void);
 
 // jemalloc's meanings, bytes.
 struct heap_stats {
-    size_t allocated;      // in live slots and large objects (slot sizes)
-    size_t active;         // pages of spans and runs with anything live in them
-    size_t resident;       // active, plus freed but unpurged pages, plus touched metadata (upper bound)
-    size_t retained;       // address space kept committed, its pages given back
-    size_t mapped;         // committed for user data
-    size_t metadata;       // committed for descriptors and caches
+    size_t allocated; // in live slots and large objects (slot sizes)
+    size_t active;    // pages of spans and runs with anything live in them
+    size_t resident;  // active, plus freed but unpurged pages, plus touched metadata (upper bound)
+    size_t retained;  // address space kept committed, its pages given back
+    size_t mapped;    // committed for user data
+    size_t metadata;  // committed for descriptors and caches
     size_t small_allocated, large_allocated;
     size_t small_live, large_live; // blocks
-    size_t dirty;          // freed, waiting for reuse or purge
-    size_t caches;         // thread caches ever made
+    size_t dirty;                  // freed, waiting for reuse or purge
+    size_t caches;                 // thread caches ever made
     size_t caches_in_use;
     size_t guard_vmas;
-    size_t reserved;       // address space reserved
+    size_t reserved; // address space reserved
 };
 void heap_stats(struct heap_stats *out);
 

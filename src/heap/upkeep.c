@@ -20,9 +20,9 @@ FIRN_COLD void upkeep_run(void) {
     uint32_t now = (uint32_t)(now_ns / 1000000);
     uint32_t last = atomic_load_explicit(&last_ms, memory_order_relaxed);
     // One thread at a time: whoever moves the mark does the work.
-    if (now - last < period_ms || !atomic_compare_exchange_strong_explicit(
-                                      &last_ms, &last, now, memory_order_relaxed,
-                                      memory_order_relaxed)) {
+    if (now - last < period_ms ||
+        !atomic_compare_exchange_strong_explicit(&last_ms, &last, now, memory_order_relaxed,
+                                                 memory_order_relaxed)) {
         return;
     }
     for (unsigned i = 0; i < SIZE_CLASSES; i++) {

@@ -17,12 +17,14 @@ static bool reserve(unsigned small_shift, unsigned limit_bits, bool sparse) {
         return false;
     }
     r->cell_shift = small_shift - SIZE_CLASS_SHIFT - FIRN_PARTITION_BITS;
-    // Room for the descriptors of the smallest spans, one a page, in every cell, and for its start.
-    r->cell_spans_bytes = ((size_t)1 << r->cell_shift >> FIRN_PAGE_SHIFT) * DESCRIPTOR_BYTES +
-                          FIRN_PAGE;
-    if (!map_reserve(&r->meta, r->cell_spans_bytes * CELLS, FIRN_PAGE, limit_bits, sparse)) {
+    // Room for the descriptors of the smallest spans, one a page, in every class, and for its start.
+    r->class_spans_bytes =
+        (half >> SIZE_CLASS_SHIFT >> FIRN_PAGE_SHIFT) * DESCRIPTOR_BYTES + FIRN_PAGE;
+    if (!map_reserve(&r->meta, r->class_spans_bytes * SIZE_CLASSES, FIRN_PAGE, limit_bits,
+                     sparse)) {
         return false; // the caller tries with less; the first range is only address space
     }
+    r->line_shift = r->cell_shift - CELL_LINE_SHIFT;
     r->is_sparse = sparse;
     r->spans = r->meta.base;
     r->small_base = r->data.base;

@@ -7,13 +7,13 @@
 #include <stdint.h>
 
 enum cap {
-    CAP_GUARD_MARKER = 1u << 0,   // MADV_GUARD_INSTALL
-    CAP_WIPE_ON_FORK = 1u << 1,   // MADV_WIPEONFORK
-    CAP_MREMAP_KEEP = 1u << 2,    // MREMAP_DONTUNMAP
-    CAP_NOREPLACE = 1u << 3,      // MAP_FIXED_NOREPLACE
-    CAP_RESERVE = 1u << 4,        // terabytes of PROT_NONE are free of charge (no RLIMIT_AS)
-    CAP_WIDE_ADDRESS = 1u << 5,   // 47 bits of user addresses; without it, 39 are assumed
-    CAP_GETRANDOM = 1u << 6,      // getrandom(2); else /dev/urandom
+    CAP_GUARD_MARKER = 1u << 0, // MADV_GUARD_INSTALL
+    CAP_WIPE_ON_FORK = 1u << 1, // MADV_WIPEONFORK
+    CAP_MREMAP_KEEP = 1u << 2,  // MREMAP_DONTUNMAP
+    CAP_NOREPLACE = 1u << 3,    // MAP_FIXED_NOREPLACE
+    CAP_RESERVE = 1u << 4,      // terabytes of PROT_NONE are free of charge (no RLIMIT_AS)
+    CAP_WIDE_ADDRESS = 1u << 5, // 47 bits of user addresses; without it, 39 are assumed
+    CAP_GETRANDOM = 1u << 6,    // getrandom(2); else /dev/urandom
     CAP_ALL = (1u << 7) - 1
 };
 

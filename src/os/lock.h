@@ -24,7 +24,8 @@ struct lock {
     uint32_t rank;
 };
 
-#define LOCK_INIT(r) {0, (r)}
+#define LOCK_INIT(r)                                                                               \
+    { 0, (r) }
 
 void lock_acquire(struct lock *l); // preserves errno
 bool lock_try(struct lock *l);

@@ -27,8 +27,8 @@ struct reservation {
 // PROT_NONE, not dumped, without huge pages. Tries the high-entropy window 32..80 TiB first, then
 // wherever the kernel puts it. `limit_bits` caps addresses at 2^limit_bits (47 normally).
 // False when nothing can be had; the caller retries with less or with `sparse`.
-bool map_reserve(struct reservation *r, size_t bytes, size_t align, unsigned limit_bits, bool sparse)
-    FIRN_CHECKED;
+bool map_reserve(struct reservation *r, size_t bytes, size_t align, unsigned limit_bits,
+                 bool sparse) FIRN_CHECKED;
 
 // Makes [address, +bytes) readable and writable, zero-filled. False on ENOMEM (also overcommit,
 // RLIMIT_DATA, VMA limit) or, in a sparse reservation, when the range is taken (EEXIST).

@@ -14,7 +14,7 @@ enum { RANDOM_BUFFER = 448 };
 
 // Valid when zero-filled. 512 bytes, aligned to a cache line. One user at a time.
 struct random_stream {
-    uint32_t left; // unread bytes at the end of buffer; 0: refill
+    uint32_t left;   // unread bytes at the end of buffer; 0: refill
     uint32_t blocks; // refills until a new key is taken from the seed source; 0: rekey
     uint32_t key[8];
     uint8_t unused[24];

@@ -54,14 +54,18 @@ static void init_cell(struct central_cell *cell) {
     cell->is_ready = true;
 }
 
+const struct central_cell *central_lists(unsigned cell) {
+    return &cells[cell];
+}
+
 static struct central *class_of(const struct span *s) {
     return &firn_central[root_cell_class(s->cell)];
 }
 
 bool central_start(void) {
     // Streams of all classes share pages that the kernel wipes in a child.
-    size_t bytes = (SIZE_CLASSES * sizeof(struct random_stream) + FIRN_PAGE - 1) &
-                   ~(size_t)(FIRN_PAGE - 1);
+    size_t bytes =
+        (SIZE_CLASSES * sizeof(struct random_stream) + FIRN_PAGE - 1) & ~(size_t)(FIRN_PAGE - 1);
     struct random_stream *streams = arena_alloc(bytes, FIRN_PAGE);
     if (streams == NULL) {
         return false;
@@ -81,7 +85,7 @@ static void insert_used(struct span *s) {
 
 static void insert_dirty(struct span *s) {
     atomic_store_explicit(&s->state, SPAN_DIRTY, memory_order_relaxed);
-    s->u.emptied_ms = now_ms();
+    s->emptied_ms = now_ms();
     list_push_back(&cells[s->cell].dirty, &s->links);
     class_of(s)->dirty_spans++;
 }
@@ -117,7 +121,7 @@ static unsigned collect_dirty(unsigned class_index, uint64_t now, bool everythin
         struct central_cell *cell = &cells[root_cell(class_index, p)];
         while (cell->is_ready && n < PURGE_BATCH && !list_is_empty(&cell->dirty)) {
             struct span *s = LIST_ENTRY(cell->dirty.next, struct span, links);
-            bool is_old = now >= s->u.emptied_ms + purge_delay_ms;
+            bool is_old = now >= s->emptied_ms + purge_delay_ms;
             if (!everything && !is_old && !is_over_dirty_limit(class_index)) {
                 break;
             }
@@ -316,7 +320,7 @@ static void orphan(struct span *s) {
                         ~atomic_exchange_explicit(&s->remote[w], 0, memory_order_relaxed);
         atomic_store_explicit(&s->live[w], live, memory_order_relaxed);
         s->free[w] = span_word_mask(c, w) & ~live;
-        s->u.virgin[w] &= s->free[w];
+        s->virgin[w] &= s->free[w];
         s->free_count = (uint16_t)(s->free_count + __builtin_popcountll(s->free[w]));
     }
 }

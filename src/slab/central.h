@@ -60,6 +60,9 @@ void central_rebuild_if_due(unsigned class_index);
 typedef bool central_dead_fn(const struct cache *owner);
 void central_set_hooks(central_dead_fn *is_dead, span_check_fn *check);
 
+// A cell's lists, for the validator; with the class lock.
+const struct central_cell *central_lists(unsigned cell);
+
 struct central_stats {
     size_t live, active_spans, dirty_spans, clean_spans;
 };

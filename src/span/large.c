@@ -149,7 +149,7 @@ static void large_discard(struct run *run, struct large_batch *batch) {
 bool large_trim(void) {
     int saved = errno;
     lock_acquire(&large->lock);
-    bool any = large_purge_cache(UINT64_MAX);
+    bool any = large_purge_cache(clock_coarse_ns());
     lock_release(&large->lock);
     if (FIRN_DEBUG) {
         large_check();
@@ -276,7 +276,7 @@ void *large_alloc(size_t size, size_t align, bool *is_zero) {
     lock_acquire(&large->lock);
     struct carve_request request = {.bytes = bytes, .align = align};
     struct run *run = large_take(&request, is_zero);
-    if (FIRN_UNLIKELY(run == NULL) && large_purge_cache(UINT64_MAX)) {
+    if (FIRN_UNLIKELY(run == NULL) && large_purge_cache(clock_coarse_ns())) {
         run = large_take(&request, is_zero);
     }
     void *object = NULL;
@@ -331,7 +331,7 @@ static struct run *large_take_for(const struct run *run, size_t bytes) {
 // the work, and taken again. NULL when memory is exhausted; the object is untouched then.
 static struct run *large_move(struct run *run, size_t bytes, struct large_batch *batch) {
     struct run *to = large_take_for(run, bytes);
-    if (to == NULL && large_purge_cache(UINT64_MAX)) {
+    if (to == NULL && large_purge_cache(clock_coarse_ns())) {
         to = large_take_for(run, bytes);
     }
     if (to == NULL) {

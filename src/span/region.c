@@ -2,18 +2,29 @@
 
 #include "src/os/map.h"
 
+#include <errno.h>
+
 struct region firn_regions[CELLS];
 _Atomic uintptr_t firn_cell_limits[CELLS];
 
 enum { FIRST_STEP = 128 << 10, LAST_STEP = 2 << 20, COLLISIONS = 64 };
 
-// Descriptors of `n` spans from `s` on. Those before them, if any, have committed the page they
-// share with these.
-static bool commit_descriptors(const struct span *s, uint32_t n, bool is_first) {
-    uintptr_t start = (uintptr_t)s;
-    uintptr_t from = (start + (is_first ? 0 : FIRN_PAGE - 1)) & ~(uintptr_t)(FIRN_PAGE - 1);
-    uintptr_t to = (start + n * sizeof *s + FIRN_PAGE - 1) & ~(uintptr_t)(FIRN_PAGE - 1);
-    return from >= to || map_commit(&FIRN_ROOT.meta, from, to - from);
+// Descriptors of a cell's spans below index `n`. Those of its class's other partitions lie between
+// them: what is committed is known by class.
+static bool commit_descriptors(unsigned cell, uint32_t n) {
+    static uintptr_t committed_ends[SIZE_CLASSES]; // 0: none yet
+    uintptr_t *end = &committed_ends[root_cell_class(cell)];
+    uintptr_t page = ~(uintptr_t)(FIRN_PAGE - 1);
+    uintptr_t from = *end != 0 ? *end : root_class_spans(root_cell_class(cell)) & page;
+    uintptr_t to = ((uintptr_t)(span_by_index(cell, n - 1) + 1) + FIRN_PAGE - 1) & page;
+    if (from >= to) {
+        return true;
+    }
+    if (!map_commit(&FIRN_ROOT.meta, from, to - from)) {
+        return false;
+    }
+    *end = to;
+    return true;
 }
 
 static uint32_t next_step(const struct region *r, const struct class_info *c) {
@@ -29,8 +40,23 @@ static void fill_window(struct region *r, uint32_t base, uint32_t spans) {
     r->window_base = base;
     r->window_left = spans;
     for (uint32_t i = 0; i < spans; i++) {
-        r->window[i] = (uint16_t)i;
+        r->window[i / 64] |= (uint64_t)1 << i % 64;
     }
+}
+
+// Removes the window's `pick`-th span not yet used; its index in the window.
+static uint32_t take_from_window(struct region *r, uint32_t pick) {
+    uint32_t w = 0;
+    for (uint32_t here; pick >= (here = (uint32_t)__builtin_popcountll(r->window[w])); w++) {
+        pick -= here;
+    }
+    uint64_t bits = r->window[w];
+    while (pick-- > 0) {
+        bits &= bits - 1;
+    }
+    r->window[w] &= ~(bits & -bits);
+    r->window_left--;
+    return w * 64 + (uint32_t)__builtin_ctzll(bits);
 }
 
 static bool open_window(unsigned cell, const struct class_info *c, uint32_t spans) {
@@ -43,12 +69,12 @@ static bool open_window(unsigned cell, const struct class_info *c, uint32_t span
         }
         size_t bytes = (size_t)spans << c->span_shift;
         uintptr_t address = root_cell_base(cell) + ((uintptr_t)base << c->span_shift);
-        const struct span *first = (struct span *)root_cell_spans(cell) + base;
-        if (!commit_descriptors(first, spans, base == 0)) {
+        if (!commit_descriptors(cell, base + spans)) {
             return false;
         }
         bool done = map_commit(&FIRN_ROOT.data, address, bytes);
-        if (!done && !FIRN_ROOT.is_sparse) {
+        // Out of memory is no reason to step over: each try would cost addresses and descriptors.
+        if (!done && !(FIRN_ROOT.is_sparse && errno == EEXIST)) {
             return false;
         }
         r->committed = base + spans;
@@ -58,7 +84,7 @@ static bool open_window(unsigned cell, const struct class_info *c, uint32_t span
             fill_window(r, base, spans);
             return true;
         }
-        // Sparse: somebody else's mapping may be in the way. Step over it; its descriptors stay zero,
+        // Sparse: somebody else's mapping is in the way. Step over it; its descriptors stay zero,
         // so a pointer into it is recognised as never allocated.
     }
     return false;
@@ -67,14 +93,11 @@ static bool open_window(unsigned cell, const struct class_info *c, uint32_t span
 struct span *region_take(unsigned cell, struct random_stream *random) {
     struct region *r = &firn_regions[cell];
     const struct class_info *c = &FIRN_ROOT.classes[root_cell_class(cell)];
-    if (r->window_left == 0 && !open_window(cell, c, next_step(r, c)) &&
-        !open_window(cell, c, 1)) {
+    if (r->window_left == 0 && !open_window(cell, c, next_step(r, c)) && !open_window(cell, c, 1)) {
         return NULL;
     }
-    uint32_t pick = random_below(random, r->window_left);
-    uint32_t index = r->window_base + r->window[pick];
-    r->window[pick] = r->window[--r->window_left];
-    struct span *s = (struct span *)root_cell_spans(cell) + index;
+    uint32_t index = r->window_base + take_from_window(r, random_below(random, r->window_left));
+    struct span *s = span_by_index(cell, index);
     s->cell = (uint16_t)cell;
     return s;
 }

@@ -17,7 +17,7 @@ struct region {
     uint32_t window_left;
     bool is_exhausted; // the cell is full, not merely memory
     uint64_t committed_bytes;
-    uint16_t window[REGION_WINDOW]; // offsets from window_base not yet used: the first window_left
+    uint64_t window[REGION_WINDOW / 64]; // a bit for each span from window_base on not yet used
 };
 
 extern struct region firn_regions[CELLS];

@@ -10,6 +10,7 @@
 #define SPACE_TRACT_BYTES ((size_t)64 << 30)
 
 enum {
+    SPACE_ATTEMPTS = 4,
     SPACE_ALIGN = 2 << 20,
     SPACE_SLACK = 1 << 20 // a tract's last page, gaps, and a step of the frontier
 };
@@ -77,25 +78,46 @@ static bool space_has_room(const struct tract *tract, const struct carve_request
     return room > SPACE_SLACK && room - SPACE_SLACK > bytes && room - SPACE_SLACK - bytes > align;
 }
 
+// A sparse reservation is only chosen, so nothing but this keeps two of them apart.
+static bool space_is_clear(const struct space *space, const struct reservation *range) {
+    for (unsigned i = 0; i < space->count; i++) {
+        const struct reservation *other = &space->tracts[i].range;
+        if (range->base < other->base + other->bytes && other->base < range->base + range->bytes) {
+            return false;
+        }
+    }
+    return true;
+}
+
+// Bytes to reserve for a request: the least that will do, and what is better.
+static bool space_measure(const struct carve_request *request, size_t *least, size_t *wanted) {
+    if (__builtin_add_overflow(request->bytes, request->align, least) ||
+        __builtin_add_overflow(*least, 2 * (size_t)SPACE_SLACK, least) ||
+        !align_up_checked(*least, SPACE_ALIGN, least)) {
+        return false;
+    }
+    uint64_t limit = caps_limits()->address_space_bytes;
+    size_t usual = limit < SPACE_TRACT_BYTES ? align_down(limit, SPACE_ALIGN) : SPACE_TRACT_BYTES;
+    *wanted = *least + align_up(*least / 10, SPACE_ALIGN);
+    if (*wanted < usual) {
+        *wanted = usual;
+    }
+    return true;
+}
+
 // Reserves a tract for an object too large for the others, with room for more if that can be had.
 static struct tract *space_reserve(struct space *space, const struct carve_request *request) {
     size_t least;
-    if (__builtin_add_overflow(request->bytes, request->align, &least) ||
-        __builtin_add_overflow(least, 2 * (size_t)SPACE_SLACK, &least) ||
-        !align_up_checked(least, SPACE_ALIGN, &least)) {
-        return NULL;
-    }
+    size_t wanted;
     unsigned limit_bits = caps_has(CAP_WIDE_ADDRESS) ? 47 : 39;
-    if (least >> limit_bits != 0 || space->count == SPACE_TRACTS) {
+    if (!space_measure(request, &least, &wanted) || least >> limit_bits != 0 ||
+        space->count == SPACE_TRACTS) {
         return NULL;
-    }
-    size_t wanted = least + align_up(least / 10, SPACE_ALIGN);
-    if (wanted < SPACE_TRACT_BYTES) {
-        wanted = SPACE_TRACT_BYTES;
     }
     bool is_sparse = !caps_has(CAP_RESERVE);
     struct reservation range;
-    while (!map_reserve(&range, wanted, SPACE_ALIGN, limit_bits, is_sparse)) {
+    while (!map_reserve(&range, wanted, SPACE_ALIGN, limit_bits, is_sparse) ||
+           !space_is_clear(space, &range)) {
         if (wanted == least) {
             return NULL;
         }
@@ -104,21 +126,32 @@ static struct tract *space_reserve(struct space *space, const struct carve_reque
     return space_add(space, &range) ? &space->tracts[space->count - 1] : NULL;
 }
 
+// In a new tract. A sparse one may turn out to have somebody else in its middle: then another.
+static struct run *space_take_new(struct space *space, const struct carve_request *request) {
+    for (unsigned attempt = 0; attempt < SPACE_ATTEMPTS; attempt++) {
+        struct tract *tract = space_reserve(space, request);
+        struct run *run = tract != NULL ? space_take_frontier(tract, request) : NULL;
+        if (run != NULL || tract == NULL || space_has_room(tract, request)) {
+            return run;
+        }
+    }
+    return NULL;
+}
+
 // At the frontier of some tract, which may be a new one.
 static struct run *space_take_fresh(struct space *space, const struct carve_request *request) {
-    bool is_rationed = false;
     for (unsigned i = 0; i < space->count; i++) {
         struct tract *tract = &space->tracts[i];
-        bool has_room = space_has_room(tract, request);
         struct run *run = space_take_frontier(tract, request);
         if (run != NULL) {
             return run;
         }
         // Room, but no memory: another reservation would not help, and would stay for ever.
-        is_rationed = is_rationed || has_room;
+        if (space_has_room(tract, request)) {
+            return NULL;
+        }
     }
-    struct tract *tract = is_rationed ? NULL : space_reserve(space, request);
-    return tract != NULL ? space_take_frontier(tract, request) : NULL;
+    return space_take_new(space, request);
 }
 
 struct run *space_take(struct space *space, const struct carve_request *request) {

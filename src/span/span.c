@@ -1,7 +1,8 @@
 #include "src/span/span.h"
 
 uintptr_t span_offset(const struct span *s) {
-    uintptr_t index = ((uintptr_t)s - root_cell_spans(s->cell)) / sizeof *s;
+    uintptr_t first = root_class_spans(root_cell_class(s->cell));
+    uintptr_t index = ((uintptr_t)s - first) / sizeof *s >> FIRN_PARTITION_BITS;
     return ((uintptr_t)s->cell << FIRN_ROOT.cell_shift) + (index << span_class(s)->span_shift);
 }
 
@@ -14,7 +15,7 @@ void span_set_up(struct span *s, unsigned cell, uint64_t secret) {
     list_init(&s->links);
     for (unsigned w = 0; w < SPAN_WORDS; w++) {
         s->free[w] = span_word_mask(c, w);
-        s->u.virgin[w] = s->free[w];
+        s->virgin[w] = s->free[w];
         atomic_store_explicit(&s->live[w], 0, memory_order_relaxed);
     }
     atomic_store_explicit(&s->state, SPAN_ACTIVE, memory_order_relaxed);

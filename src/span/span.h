@@ -41,7 +41,10 @@ struct span {
     _Atomic uint32_t owner_number; // the owner's number; 0: central
     uint16_t cell;
     uint16_t free_count; // bits set in `free`
-    uint64_t secret;     // keys its links; new at each (re)use
+    union {
+        uint64_t secret;     // keys its links; new at each (re)use
+        uint64_t emptied_ms; // SPAN_DIRTY, which has no links: since when
+    };
     _Atomic uint8_t state; // enum span_state
     uint8_t bucket;        // the list by occupancy it is on
     uint8_t padding[6];
@@ -52,10 +55,7 @@ struct span {
     struct list links;                   // owner's or central list, by state and bucket
     // Line 2: the slow paths'.
     uint64_t free[SPAN_WORDS];
-    union {
-        uint64_t virgin[SPAN_WORDS]; // subset of `free`: never handed out since set up
-        uint64_t emptied_ms;         // SPAN_DIRTY: since when
-    } u;
+    uint64_t virgin[SPAN_WORDS]; // subset of `free`: never handed out since set up
 };
 _Static_assert(sizeof(struct span) == 192, "root.c computes with this");
 
@@ -63,11 +63,17 @@ FIRN_INLINE const struct class_info *span_class(const struct span *s) {
     return &FIRN_ROOT.classes[root_cell_class(s->cell)];
 }
 
+// Descriptor of a cell's `index`-th span; the next one is FIRN_PARTITIONS further on.
+FIRN_INLINE struct span *span_by_index(unsigned cell, uintptr_t index) {
+    return (struct span *)root_class_spans(root_cell_class(cell)) +
+           (index << FIRN_PARTITION_BITS | root_cell_partition(cell));
+}
+
 // Descriptor of the span that contains the address `offset` bytes into the small regions.
 FIRN_INLINE struct span *span_at(uintptr_t offset, const struct class_info *c) {
     unsigned cell = (unsigned)(offset >> FIRN_ROOT.cell_shift);
     uintptr_t within = offset & (((uintptr_t)1 << FIRN_ROOT.cell_shift) - 1);
-    return (struct span *)root_cell_spans(cell) + (within >> c->span_shift);
+    return span_by_index(cell, within >> c->span_shift);
 }
 
 // Address of a span's first slot, relative to the small regions.
@@ -130,7 +136,7 @@ FIRN_INLINE void span_put_free(struct span *s, unsigned slot, bool is_virgin) {
     s->free[slot >> 6] |= span_bit(slot);
     s->free_count++;
     if (is_virgin) {
-        s->u.virgin[slot >> 6] |= span_bit(slot);
+        s->virgin[slot >> 6] |= span_bit(slot);
     }
 }
 
@@ -155,8 +161,7 @@ enum span_fault { SPAN_FINE, SPAN_NOT_LIVE, SPAN_BAD_LINK };
 // Takes over what other threads freed: clears `live`, sets `free`. Owner or lock holder. Each slot
 // passes `check` first (P-LINK) unless that is NULL. *bad is the address of the slot at fault.
 typedef bool span_check_fn(const struct span *s, unsigned slot, uintptr_t address);
-enum span_fault span_take_remote(struct span *s, span_check_fn *check, uintptr_t *bad)
-    FIRN_CHECKED;
+enum span_fault span_take_remote(struct span *s, span_check_fn *check, uintptr_t *bad) FIRN_CHECKED;
 
 // Live slots, as the bits say. Any thread; exact when nothing else runs.
 unsigned span_count_live(const struct span *s);
