@@ -32,7 +32,7 @@ bugs_cases() {
 }
 
 mismatch_cases() {
-    sed -n 's/^    {"\(.*\)", .*/\1/p' "$(dirname "$0")/mismatch.cc" | grep -v refused
+    sed -n 's/^    {"\(.*\)", .*/\1/p' "$(dirname "$0")/mismatch.cc" | grep -v -e refused -e handled
 }
 
 if [ ! -e "$dislocator" ]; then

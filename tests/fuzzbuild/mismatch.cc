@@ -20,14 +20,18 @@ void malloc_delete(bool wrong) {
     wrong ? ::operator delete(hidden) : std::free(hidden);
 }
 
+// Through pointers: given the choice between two calls, clang 14 makes both.
+void (*volatile delete_one)(void *) = ::operator delete;
+void (*volatile delete_array)(void *) = ::operator delete[];
+
 void new_delete_array(bool wrong) {
     hidden = ::operator new(24);
-    wrong ? ::operator delete[](hidden) : ::operator delete(hidden);
+    (wrong ? delete_array : delete_one)(hidden);
 }
 
 void new_array_delete(bool wrong) {
     hidden = ::operator new[](24);
-    wrong ? ::operator delete(hidden) : ::operator delete[](hidden);
+    (wrong ? delete_one : delete_array)(hidden);
 }
 
 void new_array_free(bool wrong) {
@@ -92,6 +96,26 @@ void new_refused(bool wrong) {
     }
 }
 
+void *volatile hoard;
+
+void give_hoard_back() {
+    std::free(hoard);
+    hoard = nullptr;
+    std::set_new_handler(nullptr);
+}
+
+// Not a bug either: a new-handler makes room (max_total=1m), and the block is one of operator new's.
+void new_handled(bool wrong) {
+    hoard = std::malloc(900000);
+    std::set_new_handler(give_hoard_back);
+    hidden = ::operator new(500000);
+    if (hoard != nullptr || hidden == nullptr) {
+        std::puts("the handler was not run");
+        std::exit(1);
+    }
+    wrong ? std::free(hidden) : ::operator delete(hidden);
+}
+
 const struct {
     const char *name;
     void (*run)(bool);
@@ -108,6 +132,7 @@ const struct {
     {"new_out", new_out},
     {"aligned_new_out", aligned_new_out},
     {"new_refused", new_refused},
+    {"new_handled", new_handled},
 };
 
 } // namespace

@@ -91,6 +91,7 @@ sized_delete_array|-|6|new-delete-type-mismatch|allocated type:   24 .* dealloca
 double_delete|-|6|double-free|attempting double-free
 new_out|-|11|heap-buffer-overflow|right of 25-byte region
 aligned_new_out|-|11|heap-buffer-overflow|right of 64-byte region
+new_handled|max_total=1m|6|alloc-dealloc-mismatch|.operator new vs free.
 END
 }
 

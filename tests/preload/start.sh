@@ -141,7 +141,35 @@ check_surroundings() {
     fi
 }
 
+# ---- memory ----
+
+figure() { # COMMAND-PREFIX FILE PATTERN: KiB, the least of three (other processes share pages)
+    local prefix=$1 i
+    for i in 1 2 3; do
+        "$prefix" cat "$2" | awk -v pattern="$3" '$1 == pattern { print $2 }'
+    done | sort -n | head -n 1
+}
+
+# A small program stays small: pages of its own, and page tables for a sparse heap.
+check_small_program() {
+    local name file pattern with without
+    for name in Pss VmPTE; do
+        file=/proc/self/status pattern=$name:
+        [ "$name" = VmPTE ] || file=/proc/self/smaps_rollup
+        with=$(figure firn $file $pattern)
+        without=$(figure plain $file $pattern)
+        if [ -z "$with" ] || [ -z "$without" ]; then
+            skip "small-program-$name" "$file does not say"
+        elif [ "$with" -le $((without + 1024)) ]; then
+            ok "small-program-$name ($without KiB, with Firn $with KiB)"
+        else
+            not_ok "small-program-$name" "$with KiB, $without without Firn; 1024 more are allowed"
+        fi
+    done
+}
+
 hostile=0
+check_small_program
 check_surroundings
 check_secure
 check_options

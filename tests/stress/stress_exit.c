@@ -13,9 +13,10 @@
 #define ROUND_THREADS 192u
 #define TOGETHER 8u
 #define BLOCKS 64u
-#define MIN_ROUNDS 12u
-// Rounds before memory is compared: caches, stacks and arenas have to warm up first.
-#define WARM_ROUNDS 4u
+// While caches, stacks and arenas warm up (half of the time, and no fewer rounds than this), memory
+// may grow; afterwards it may not.
+#define WARM_ROUNDS 16u
+#define MORE_ROUNDS 4u
 #define GROWTH_KIB (6u * 1024)
 // The sanitizers end their own part of a thread in the same rounds of destructors; instrumented code
 // that runs later crashes in theirs.
@@ -110,12 +111,17 @@ int main(int argc, char **argv) {
     int error = pthread_key_create(&farewell, on_thread_end);
     STRESS_CHECK(error == 0, "pthread_key_create: %s", strerror(error));
     struct rng rng = rng_for(0);
+    uint64_t midpoint_ns = stress_deadline_ns - (uint64_t)stress_seconds * 500000000u;
     size_t warm = 0;
+    unsigned warm_rounds = 0;
     unsigned rounds = 0;
-    while (rounds < MIN_ROUNDS || !stress_time_is_up()) {
+    while (rounds < warm_rounds + MORE_ROUNDS || !stress_time_is_up()) {
         run_round(&rng);
-        if (++rounds == WARM_ROUNDS) {
-            warm = stress_pss_kib();
+        rounds++;
+        if (rounds <= WARM_ROUNDS || stress_now_ns() < midpoint_ns) {
+            size_t now = stress_pss_kib();
+            warm = now > warm ? now : warm;
+            warm_rounds = rounds;
         }
     }
     size_t end = stress_pss_kib();
@@ -123,7 +129,7 @@ int main(int argc, char **argv) {
                  "no thread destructor ran");
     STRESS_CHECK(!stress_pss_counts() || end <= warm + GROWTH_KIB,
                  "Pss grew from %zu to %zu KiB over %u threads", warm, end,
-                 (rounds - WARM_ROUNDS) * ROUND_THREADS);
+                 (rounds - warm_rounds) * ROUND_THREADS);
     printf("ok %s threads=%u pss=%zuK..%zuK seed=%" PRIu64 "\n", stress_name,
            rounds * ROUND_THREADS, warm, end, stress_seed);
     return 0;

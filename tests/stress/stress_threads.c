@@ -10,7 +10,7 @@
 
 #include <stdatomic.h>
 
-#define THREADS 6u
+#define THREADS 8u
 #define OWN_BLOCKS 256u
 #define SHARED_BLOCKS 64u
 

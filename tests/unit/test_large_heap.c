@@ -147,7 +147,11 @@ static void check_vmas(void) {
     ENSURE(firn_large.pieces == 0);
     // Guards by mprotect leave a border here and there, between pages that were touched apart.
     size_t rest = caps_has(CAP_GUARD_MARKER) ? 8 : 8 + count / 16;
-    ENSURE(memory_count_vmas(case_range.base, case_range.bytes) <= rest);
+    size_t left = memory_count_vmas(case_range.base, case_range.bytes);
+    if (left > rest) {
+        fprintf(stderr, "%zu of %zu mappings left\n", left, count);
+    }
+    ENSURE(left <= rest);
 }
 
 static void vmas(void **state) {
@@ -183,18 +187,20 @@ static void check_tracts(void) {
     q[0] = q[200 * GIB - 1] = 1;
     ENSURE(large_find((uintptr_t)p + FIRN_PAGE, &b) == LARGE_INTERIOR && b.base == (uintptr_t)p);
     ENSURE(large_find((uintptr_t)q + 100 * GIB, &b) == LARGE_INTERIOR && b.base == (uintptr_t)q);
-    ENSURE(firn_large.space.count == 3);
+    unsigned count = firn_large.space.count;
+    // A sparse one may have met what was mapped there before.
+    ENSURE(count == 3 || (case_range.is_sparse && count < 6));
     large_check();
     ENSURE(case_free(q) == LARGE_LIVE && case_free(q) == LARGE_FREED);
     ENSURE(case_free(p) == LARGE_LIVE);
     q = case_alloc_any(200 * GIB);
-    ENSURE(firn_large.space.count == 3 && q[0] == 0 && q[200 * GIB - 1] == 0);
+    ENSURE(firn_large.space.count == count && q[0] == 0 && q[200 * GIB - 1] == 0);
     // Refused for want of memory, not of room: no further reservation is made.
     bool is_zero;
     for (unsigned i = 0; i < 100; i++) {
         ENSURE(large_alloc((size_t)120 << 40, 16, &is_zero) == NULL);
     }
-    ENSURE(firn_large.space.count <= 4);
+    ENSURE(firn_large.space.count <= count + 4);
 }
 
 static void further_tracts(void **state) {

@@ -172,11 +172,50 @@ static void child_resets(void **state) {
     lock_release(&ranked[0]);
 }
 
+// A thread that holds everything passes through every lock; nobody else does.
+static void all_held(void **state) {
+    (void)state;
+    struct lock other = LOCK_INIT(LOCK_CLASS);
+    lock_acquire(&lock);
+    lock_set_all_held(true);
+    lock_acquire(&lock);
+    lock_acquire(&other);
+    assert_true(lock_try(&lock));
+    lock_release(&other);
+    lock_release(&lock);
+    assert_false(another_thread_gets_it());
+    assert_int_equal(other.state, 0);
+    lock_set_all_held(false);
+    lock_release(&lock);
+    assert_true(another_thread_gets_it());
+}
+
+static void knows_whether_it_holds_any(void **state) {
+    (void)state;
+    assert_false(lock_is_any_held());
+    lock_acquire(&ranked[0]);
+    lock_acquire(&ranked[2]);
+    lock_release(&ranked[0]);
+    assert_true(lock_is_any_held());
+    lock_release(&ranked[2]);
+    assert_false(lock_is_any_held());
+    assert_true(lock_try(&lock));
+    assert_true(lock_is_any_held());
+    lock_release(&lock);
+    assert_false(lock_is_any_held());
+    // Not after a try that failed either.
+    lock.state = 1;
+    assert_false(lock_try(&lock));
+    assert_false(lock_is_any_held());
+    lock_reset(&lock);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(excludes),      cmocka_unit_test(wakes_and_keeps_errno),
         cmocka_unit_test(tries),         cmocka_unit_test(ranks_are_checked),
         cmocka_unit_test(try_is_exempt), cmocka_unit_test(child_resets),
+        cmocka_unit_test(all_held),      cmocka_unit_test(knows_whether_it_holds_any),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
