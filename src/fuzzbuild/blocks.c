@@ -7,6 +7,7 @@
 #include "src/fuzzbuild/start.h"
 #include "src/fuzzbuild/verdict.h"
 #include "src/os/lock.h"
+#include "src/os/sys.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -22,6 +23,7 @@ enum {
     PREFETCH_AHEAD = 3,
     RESIDENT_BLOCK_PAGES = 16, // larger blocks are always revoked: one call for many pages
     WATCHED_AFTER = 256,
+    FINISH_TRIES = 1000,
 };
 
 // Slots linked by block.next, oldest first.
@@ -33,8 +35,12 @@ struct queue {
     { SPACE_NO_SLOT, SPACE_NO_SLOT, 0 }
 
 static struct lock lock = LOCK_INIT(LOCK_LARGE);
-static struct queue revoked = QUEUE_EMPTY; // of all classes
-static size_t revoked_bytes;
+// What every call writes lies together: in a fork server's child each page written is a page copied.
+static struct {
+    struct queue revoked; // of all classes
+    size_t revoked_bytes;
+    size_t live_bytes;
+} now = {.revoked = QUEUE_EMPTY};
 // A ring per class, for its slots in the order they were freed: what comes next can be looked up.
 static struct {
     uint32_t ids[RESIDENT_PAGES];
@@ -42,7 +48,6 @@ static struct {
 } resident[SPACE_CLASSES];
 static struct queue ready[SPACE_CLASSES];   // to be used again, accessible
 static struct queue retired[SPACE_CLASSES]; // to be used again, inaccessible
-static size_t live_bytes;
 static uint16_t site_frees[SITES]; // by hash of (allocating, freeing) stack; stops at its maximum
 
 void blocks_start(void) {
@@ -174,7 +179,7 @@ FIRN_INLINE bool take_small(unsigned class, struct slot *out, struct content *wa
 static bool is_above_limit(size_t size) {
     const struct settings *s = settings_get();
     return size > PTRDIFF_MAX || size > s->max_size || size > s->max_total ||
-           live_bytes > s->max_total - size;
+           now.live_bytes > s->max_total - size;
 }
 
 static void *refuse(const struct blocks_request *r) {
@@ -186,8 +191,20 @@ static void *refuse(const struct blocks_request *r) {
     return NULL;
 }
 
+static void retire_oldest(void) {
+    struct slot s = pop(&now.revoked);
+    struct block *b = space_block(s.id);
+    now.revoked_bytes -= s.end - s.data;
+    b->state = BLOCK_RETIRED;
+    if (s.class == SPACE_LARGE) {
+        space_give_run(s.id);
+    } else {
+        push(&retired[s.class], s.id);
+    }
+}
+
 // Small slots serve alignments up to a page: their data begins and ends on one.
-FIRN_INLINE bool take_slot(size_t size, size_t align, struct slot *out, struct content *was) {
+FIRN_INLINE bool try_slot(size_t size, size_t align, struct slot *out, struct content *was) {
     size_t rounded = align_up(size, align < FIRN_PAGE ? align : FIRN_PAGE);
     size_t pages = rounded == 0 ? 1 : (rounded + FIRN_PAGE - 1) >> FIRN_PAGE_SHIFT;
     unsigned class = align > FIRN_PAGE ? SPACE_LARGE : space_class_of(pages);
@@ -198,9 +215,20 @@ FIRN_INLINE bool take_slot(size_t size, size_t align, struct slot *out, struct c
     return space_take_run(size, align, out);
 }
 
+// Where address space is short the quarantine gives way: a program that fits runs.
+FIRN_INLINE bool take_slot(size_t size, size_t align, struct slot *out, struct content *was) {
+    while (FIRN_UNLIKELY(!try_slot(size, align, out, was))) {
+        if (now.revoked.count == 0) {
+            return false;
+        }
+        retire_oldest();
+    }
+    return true;
+}
+
 FIRN_INLINE struct block *take_block(const struct blocks_request *r, struct slot *s,
                                      struct content *was) {
-    size_t align = r->align != 0 ? r->align : settings_get()->align;
+    size_t align = r->align > settings_get()->align ? r->align : settings_get()->align;
     if (FIRN_UNLIKELY(is_above_limit(r->size)) || !take_slot(r->size, align, s, was)) {
         return NULL;
     }
@@ -215,7 +243,8 @@ FIRN_INLINE struct block *take_block(const struct blocks_request *r, struct slot
     b->alloc_thread = (uint16_t)verdict_thread();
     b->kind = (uint8_t)r->kind;
     b->state = BLOCK_LIVE;
-    live_bytes += r->size;
+    now.live_bytes += r->size;
+    watch(s, start, r->size); // with the lock held: blocks_finish looks at every live block
     return b;
 }
 
@@ -245,9 +274,7 @@ void *blocks_alloc(const struct blocks_request *r) {
     if (FIRN_UNLIKELY(b == NULL)) {
         return refuse(r);
     }
-    // Nobody else knows the block yet.
     uintptr_t start = blocks_start_of(&s, b);
-    watch(&s, start, r->size);
     fill_new(&s, start, r, &was);
     return (void *)start;
 }
@@ -286,18 +313,6 @@ FIRN_INLINE bool wants_revoke(const struct slot *s, const struct block *b) {
     // Beyond the maximum the count goes round in a circle above every `revoke` that fits in it.
     *frees = (uint16_t)(before == UINT16_MAX ? UINT16_MAX - SAMPLE_MASK : before + 1);
     return before < most || (before & SAMPLE_MASK) == 0;
-}
-
-static void retire_oldest(void) {
-    struct slot s = pop(&revoked);
-    struct block *b = space_block(s.id);
-    revoked_bytes -= s.end - s.data;
-    b->state = BLOCK_RETIRED;
-    if (s.class == SPACE_LARGE) {
-        space_give_run(s.id);
-    } else {
-        push(&retired[s.class], s.id);
-    }
 }
 
 FIRN_INLINE void check_resident(const struct slot *s, const struct block *b,
@@ -350,7 +365,7 @@ FIRN_INLINE void keep_resident(const struct slot *s, struct block *b, struct tra
 
 // The state changes first: a second thread that touches the block while it goes sees a freed block.
 FIRN_INLINE void give_back(const struct slot *s, struct block *b, struct trace_origin from) {
-    live_bytes -= b->size;
+    now.live_bytes -= b->size;
     b->free_trace = trace_record(from);
     b->free_thread = (uint16_t)verdict_thread();
     b->state = BLOCK_REVOKED;
@@ -361,9 +376,9 @@ FIRN_INLINE void give_back(const struct slot *s, struct block *b, struct trace_o
         keep_resident(s, b, from);
         return;
     }
-    revoked_bytes += s->end - s->data;
-    push(&revoked, s->id);
-    while (revoked_bytes > settings_get()->quarantine) {
+    now.revoked_bytes += s->end - s->data;
+    push(&now.revoked, s->id);
+    while (now.revoked_bytes > settings_get()->quarantine) {
         retire_oldest();
     }
 }
@@ -433,6 +448,13 @@ size_t blocks_usable(const void *p, struct trace_origin from) {
     return size;
 }
 
+void blocks_set_kind(void *p, enum block_kind kind) {
+    struct slot s;
+    if (space_find((uintptr_t)p, &s)) {
+        space_block(s.id)->kind = (uint8_t)kind;
+    }
+}
+
 void blocks_next_input(void) {
     memset(site_frees, 0, sizeof(site_frees));
 }
@@ -449,10 +471,22 @@ static void finish_one(const struct slot *s, struct block *b) {
     }
 }
 
+// Other threads may be at work still. One that holds the lock for good, because exit was called from a
+// signal handler in the middle of malloc, is not waited for.
 void blocks_finish(void) {
     const struct settings *s = settings_get();
+    bool is_alone = __libc_single_threaded;
+    for (unsigned tries = 0; !is_alone && !lock_try(&lock); tries++) {
+        if (tries == FINISH_TRIES) {
+            return;
+        }
+        sys_yield();
+    }
     space_visit(finish_one);
     if (s->leaks != 0 && verdict_leaks() > 0 && s->leaks == 2) {
         verdict_die();
+    }
+    if (!is_alone) {
+        lock_release(&lock);
     }
 }

@@ -23,7 +23,7 @@
 
 struct blocks_request {
     size_t size;
-    size_t align; // 0: the option's; else a power of two
+    size_t align; // 0 or a power of two; the option's at least
     enum block_kind kind;
     bool is_zeroed;
     struct trace_origin from;
@@ -45,6 +45,9 @@ void blocks_free(void *p, const struct blocks_release *how);
 void *blocks_resize(void *p, size_t size, struct trace_origin from);
 // The size that was asked for; 0 for NULL.
 size_t blocks_usable(const void *p, struct trace_origin from);
+
+// For a block that the C++ runtime got from malloc on behalf of an operator new.
+void blocks_set_kind(void *p, enum block_kind kind);
 
 // Forgets which sites have freed how often: every input of a persistent-mode target begins afresh.
 void blocks_next_input(void);

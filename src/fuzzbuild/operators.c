@@ -1,7 +1,6 @@
 // operator new and delete by their mangled names (Itanium ABI, size_t is `unsigned long`), so that
-// the library needs no C++ runtime. Failure is left to the program's runtime: its own operator new,
-// found behind this library, runs the new-handler and throws. It gets there by calling malloc, which
-// refuses as before.
+// the library needs no C++ runtime. A failed operator new is left to the program's runtime: its own,
+// found behind this library, calls malloc, runs the new-handler as long as malloc refuses, and throws.
 #include "src/base/compiler.h"
 #include "src/fuzzbuild/blocks.h"
 
@@ -46,18 +45,22 @@ static void *allocate(enum block_kind kind, size_t size, size_t align, struct tr
     return blocks_alloc(&r);
 }
 
-// The result of dlsym is used before returning: a tail call would show RTLD_NEXT the wrong module.
-FIRN_COLD static void *fail(size_t size) {
+// The result of dlsym is used before returning: a tail call would show RTLD_NEXT the wrong module. An
+// alignment above malloc's is not to be had this way; then the size is one that is refused for sure.
+FIRN_COLD static void *fail(enum block_kind kind, size_t size, size_t align) {
     void *(*next)(size_t) = NULL;
     void *found = dlsym(RTLD_NEXT, "_Znwm");
     memcpy(&next, &found, sizeof(found)); // ISO C has no cast from object to function
-    void *p = next != NULL ? next(size) : NULL;
+    void *p = next != NULL ? next(align == 0 ? size : SIZE_MAX) : NULL;
+    if (p != NULL) {
+        blocks_set_kind(p, kind);
+    }
     return p;
 }
 
 FIRN_INLINE void *make(enum block_kind kind, size_t size, size_t align, struct trace_origin from) {
     void *p = allocate(kind, size, align, from);
-    return FIRN_LIKELY(p != NULL) ? p : fail(SIZE_MAX);
+    return FIRN_LIKELY(p != NULL) ? p : fail(kind, size, align);
 }
 
 FIRN_INLINE void drop(enum block_kind kind, void *p, size_t size, struct trace_origin from) {

@@ -8,6 +8,7 @@
 #include "src/os/map.h"
 
 #include <errno.h>
+#include <string.h>
 
 enum { CHUNKS = 1 << 18, EXTENT_CHUNKS = 16, BASE_TRIES = 16 };
 #define SPACE_BYTES ((size_t)CHUNKS << SPACE_CHUNK_SHIFT)
@@ -80,7 +81,69 @@ static bool commit_up_to(uint32_t wanted) {
     return true;
 }
 
-static bool take_chunks(uint32_t count, uint32_t *first) {
+static void set_map(uint32_t chunk, uint32_t entry) {
+    ((uint32_t *)heap.base)[chunk] = entry;
+}
+
+static void set_run(uint32_t first, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++) {
+        set_map(first + i, i == 0 ? SPACE_LARGE : SPACE_TAIL + i);
+    }
+    space_chunk(first)->run = count;
+    space_chunk(first)->fresh = 1;
+}
+
+// The oldest free run of `least` to `most` chunks, no longer free, or SPACE_NO_SLOT.
+static uint32_t find_run(uint32_t least, uint32_t most) {
+    uint32_t previous = SPACE_NO_SLOT;
+    for (uint32_t id = free_runs; id != SPACE_NO_SLOT; id = space_block(id)->next) {
+        uint32_t chunk = id / SPACE_SLOTS_MOST, run = space_chunk(chunk)->run;
+        if (run >= least && run <= most) {
+            uint32_t next = space_block(id)->next;
+            if (previous == SPACE_NO_SLOT) {
+                free_runs = next;
+            } else {
+                space_block(previous)->next = next;
+            }
+            free_runs_last = id == free_runs_last ? previous : free_runs_last;
+            return chunk;
+        }
+        previous = id;
+    }
+    return SPACE_NO_SLOT;
+}
+
+// Opens a run that was free: everything but its descriptors reads as zeros.
+static bool open_run(uint32_t first) {
+    size_t bytes = ((size_t)space_chunk(first)->run << SPACE_CHUNK_SHIFT) - FIRN_PAGE;
+    if (map_unguard(address_of(first) + FIRN_PAGE, bytes)) {
+        return true;
+    }
+    space_give_run(first * SPACE_SLOTS_MOST);
+    return false;
+}
+
+// When no new chunk is to be had: the first `count` chunks of a free run, the rest of which stays free.
+static bool cut_run(uint32_t count, uint32_t *first) {
+    uint32_t chunk = find_run(count, CHUNKS), length;
+    if (chunk == SPACE_NO_SLOT || !open_run(chunk)) {
+        return false;
+    }
+    length = space_chunk(chunk)->run;
+    memset(space_chunk(chunk), 0, sizeof(struct space_chunk));
+    if (length > count) {
+        uintptr_t rest = address_of(chunk + count);
+        set_run(chunk + count, length - count);
+        space_block((chunk + count) * SPACE_SLOTS_MOST)->state = BLOCK_RETIRED;
+        (void)!map_guard(rest + FIRN_PAGE,
+                         ((size_t)(length - count) << SPACE_CHUNK_SHIFT) - FIRN_PAGE);
+        space_give_run((chunk + count) * SPACE_SLOTS_MOST);
+    }
+    *first = chunk;
+    return true;
+}
+
+static bool take_new_chunks(uint32_t count, uint32_t *first) {
     if (count > CHUNKS - taken) {
         errno = ENOMEM;
         return false;
@@ -94,8 +157,8 @@ static bool take_chunks(uint32_t count, uint32_t *first) {
     return true;
 }
 
-static void set_map(uint32_t chunk, uint32_t entry) {
-    ((uint32_t *)heap.base)[chunk] = entry;
+static bool take_chunks(uint32_t count, uint32_t *first) {
+    return take_new_chunks(count, first) || cut_run(count, first);
 }
 
 bool space_start(uint64_t seed) {
@@ -149,38 +212,6 @@ bool space_take_slot(unsigned class, struct slot *out) {
     return true;
 }
 
-// First fit, but not in a run so long that a large block would be lost to a small one.
-static uint32_t find_run(uint32_t count) {
-    uint32_t previous = SPACE_NO_SLOT;
-    for (uint32_t id = free_runs; id != SPACE_NO_SLOT; id = space_block(id)->next) {
-        uint32_t chunk = id / SPACE_SLOTS_MOST, run = space_chunk(chunk)->run;
-        if (run >= count && run / 2 <= count) {
-            uint32_t next = space_block(id)->next;
-            if (previous == SPACE_NO_SLOT) {
-                free_runs = next;
-            } else {
-                space_block(previous)->next = next;
-            }
-            free_runs_last = id == free_runs_last ? previous : free_runs_last;
-            return chunk;
-        }
-        previous = id;
-    }
-    return SPACE_NO_SLOT;
-}
-
-static bool make_run(uint32_t count, uint32_t *first) {
-    if (!take_chunks(count, first)) {
-        return false;
-    }
-    for (uint32_t i = 0; i < count; i++) {
-        set_map(*first + i, i == 0 ? SPACE_LARGE : SPACE_TAIL + i);
-    }
-    space_chunk(*first)->run = count;
-    space_chunk(*first)->fresh = 1;
-    return true;
-}
-
 bool space_take_run(size_t size, size_t align, struct slot *out) {
     const size_t first_page = SPACE_FIRST_PAGE * FIRN_PAGE;
     size_t bytes, slack = align > FIRN_PAGE ? align : 0;
@@ -190,14 +221,15 @@ bool space_take_run(size_t size, size_t align, struct slot *out) {
         return false;
     }
     uint32_t count = (uint32_t)((bytes + SPACE_CHUNK - 1) >> SPACE_CHUNK_SHIFT);
-    uint32_t first = find_run(count);
+    // Not in a run so long that a large block would be lost to a small one.
+    uint32_t first = find_run(count, 2 * count);
     if (first != SPACE_NO_SLOT) {
-        size_t usable = ((size_t)space_chunk(first)->run << SPACE_CHUNK_SHIFT) - FIRN_PAGE;
-        if (!map_unguard(address_of(first) + FIRN_PAGE, usable)) {
-            space_give_run(first * SPACE_SLOTS_MOST);
+        if (!open_run(first)) {
             return false;
         }
-    } else if (!make_run(count, &first)) {
+    } else if (take_chunks(count, &first)) {
+        set_run(first, count);
+    } else {
         return false;
     }
     uintptr_t lowest = address_of(first) + first_page;

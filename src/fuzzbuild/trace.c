@@ -24,13 +24,18 @@ static uint32_t buckets[BUCKETS];       // ids, by hash; 0: empty
 static unsigned depth_most = 1;
 // Return addresses seen to follow a call. Relaxed: an entry is one word that says something true of
 // the code, whichever thread wrote it.
-static _Atomic uintptr_t known_calls[KNOWN_CALLS];
+static _Atomic uintptr_t known_calls[KNOWN_CALLS], known_others[KNOWN_CALLS];
 static uintptr_t main_stack_end;
 
 void trace_start(unsigned depth) {
     depth_most = depth;
     // The kernel puts the environment above every frame of the main thread.
     main_stack_end = align_down((uintptr_t)environ, sizeof(uintptr_t));
+}
+
+// Memory between a live frame of the main thread and the environment is always mapped.
+static bool is_on_main_stack(uintptr_t address) {
+    return address < main_stack_end && main_stack_end - address < MAIN_STACK_MOST;
 }
 
 // Every way to encode a call ends right before its return address: e8 + 4 bytes, or ff /2 with 0 to 5
@@ -53,21 +58,28 @@ static bool follows_call(uintptr_t pc) {
     return false;
 }
 
+// A value that is not one may point nowhere, and finding that out costs a signal: data of the program
+// comes by again and again where its compiler uses rbp for something else, and is remembered too.
 bool trace_is_return_address(uintptr_t pc) {
     _Atomic uintptr_t *known = &known_calls[pc % KNOWN_CALLS];
+    _Atomic uintptr_t *other = &known_others[pc % KNOWN_CALLS];
     if (atomic_load_explicit(known, memory_order_relaxed) == pc) {
         return true;
     }
-    if (pc < FIRN_PAGE || pc >> 47 != 0 || !follows_call(pc)) {
+    if (pc < FIRN_PAGE || pc >> 47 != 0 || space_contains(pc) || is_on_main_stack(pc) ||
+        atomic_load_explicit(other, memory_order_relaxed) == pc) {
         return false;
     }
-    atomic_store_explicit(known, pc, memory_order_relaxed);
-    return true;
+    bool is_call = follows_call(pc);
+    atomic_store_explicit(is_call ? known : other, pc, memory_order_relaxed);
+    return is_call;
 }
 
-// Memory between a live frame of the main thread and the environment is always mapped.
-static bool read_frame(uintptr_t fp, uintptr_t out[2]) {
-    if (fp < main_stack_end && main_stack_end - fp < MAIN_STACK_MOST) {
+static bool read_frame(uintptr_t above, uintptr_t fp, uintptr_t out[2]) {
+    if (is_on_main_stack(above)) {
+        if (fp >= main_stack_end) {
+            return false;
+        }
         memcpy(out, (const void *)fp, 2 * sizeof(uintptr_t));
         return true;
     }
@@ -78,7 +90,7 @@ static size_t walk_from(uintptr_t above, uintptr_t fp, uintptr_t *frames, size_t
     while (n < most && fp > above && fp - above < STEP_MOST &&
            align_is_aligned(fp, sizeof(uintptr_t))) {
         uintptr_t frame[2];
-        if (!read_frame(fp, frame) || !trace_is_return_address(frame[1])) {
+        if (!read_frame(above, fp, frame) || !trace_is_return_address(frame[1])) {
             break;
         }
         frames[n++] = frame[1];
