@@ -252,8 +252,9 @@ FIRN_NOINLINE bool cache_refill(struct cache *c, unsigned cell) {
     }
     b->taken += b->taken < 2 * b->capacity ? bin_count(b) : 0;
     bin_part_neighbours(b);
-    c->cells[cell].bytes =
-        atomic_load_explicit(&firn_cell_limits[cell], memory_order_acquire) - c->cells[cell].base;
+    // 0: not even the first span could be committed. Then nothing is in the cell.
+    uintptr_t limit = atomic_load_explicit(&firn_cell_limits[cell], memory_order_acquire);
+    c->cells[cell].bytes = limit != 0 ? limit - c->cells[cell].base : 0;
     if (bin_count(b) == 0) {
         // No memory but what waits in the mixer.
         bin_flush_mixer(b);
@@ -427,6 +428,15 @@ static void stash_all(struct cache *c) {
     c->noise_at = c->noise->bytes;
 }
 
+// What other threads had queued for this one is queued in the child, too.
+static void mark_queued(const struct cache *c) {
+    struct span *s = atomic_load_explicit(&c->pending, memory_order_acquire);
+    while (s != NULL && s != CACHE_CLOSED) {
+        atomic_store_explicit(&s->pending, firn_span_mark, memory_order_relaxed);
+        s = atomic_load_explicit(&s->pending_next, memory_order_relaxed);
+    }
+}
+
 bool cache_after_fork(bool in_child) {
     if (!in_child) {
         lock_release(&registry_lock);
@@ -434,9 +444,11 @@ bool cache_after_fork(bool in_child) {
     }
     lock_reset(&registry_lock);
     bool any_dead = false;
+    firn_span_mark++;
     for (struct cache *c = registry; c != NULL; c = c->next) {
         if (c == firn_cache) {
             stash_all(c);
+            mark_queued(c);
         } else if (atomic_load_explicit(&c->is_used, memory_order_relaxed) &&
                    !atomic_load_explicit(&c->is_dead, memory_order_relaxed)) {
             // Never used again: its bins and vectors may be half changed.

@@ -128,7 +128,8 @@ static bool check_queue(const struct cache *c, struct valid_fault *fault) {
             hare = atomic_load_explicit(&hare->pending_next, memory_order_relaxed);
         }
         uint64_t pending = atomic_load_explicit(&s->pending, memory_order_relaxed);
-        if (!VALID_HOLDS(pending == 1, s, fault) || !VALID_HOLDS(hare != s, s, fault)) {
+        if (!VALID_HOLDS(pending == firn_span_mark, s, fault) ||
+            !VALID_HOLDS(hare != s, s, fault)) {
             return false;
         }
         s = atomic_load_explicit(&s->pending_next, memory_order_relaxed);

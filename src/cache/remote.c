@@ -52,8 +52,9 @@ bool cache_free_remote(struct span *s, uintptr_t address) {
     if (FIRN_CHECK_FREE && (before & span_bit(slot)) != 0) {
         return false;
     }
-    if (atomic_load_explicit(&s->pending, memory_order_seq_cst) == 0 &&
-        atomic_exchange_explicit(&s->pending, 1, memory_order_seq_cst) == 0) {
+    uint64_t mark = firn_span_mark;
+    if (atomic_load_explicit(&s->pending, memory_order_seq_cst) != mark &&
+        atomic_exchange_explicit(&s->pending, mark, memory_order_seq_cst) != mark) {
         remote_deliver(s);
     }
     return true;

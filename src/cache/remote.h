@@ -3,10 +3,11 @@
 //   freeing thread R                           owner O, draining its queue
 //   1 tag into the slot                        a pending = 0
 //   2 set the slot's bit in `remote`           b exchange `remote` words with 0, check, take over
-//   3 exchange pending with 1; if it was 0:
+//   3 exchange pending with the mark; if it was
+//     something else:
 //   4 queue the span with its owner
 //
-// Whatever the order of {2, 3} and {a, b}: either b sees the bit, or 3 sees pending 0 and queues the
+// Whatever the order of {2, 3} and {a, b}: either b sees the bit, or 3 sees no mark and queues the
 // span again. (2 and 3, a and b are sequentially consistent.) O may exit meanwhile: it first makes
 // its spans ownerless, then closes its queue. R, refused by a closed queue, reads the owner anew.
 #ifndef FIRN_CACHE_REMOTE_H

@@ -54,10 +54,9 @@ struct block {
     uint32_t next; // slot id of the next in whatever list this one is in
     uint16_t alloc_thread;
     uint16_t free_thread;
-    uint8_t state;    // enum block_state
-    uint8_t kind;     // enum block_kind
-    uint8_t is_clean; // the pages were never written: they read as zeros
-    uint8_t unused;
+    uint8_t state; // enum block_state
+    uint8_t kind;  // enum block_kind
+    uint8_t unused[2];
 };
 _Static_assert(sizeof(struct block) == 32, "a chunk's descriptors fit in its first page");
 

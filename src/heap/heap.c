@@ -19,34 +19,6 @@ static void *fail(void) {
     return NULL;
 }
 
-static void *alloc_class(unsigned class_index, uintptr_t site) {
-    struct cache *c = life_thread_cache();
-    if (c == NULL) {
-        return fail();
-    }
-    upkeep_tick(c);
-    unsigned partition = partition_of(site);
-    for (; class_index < SIZE_CLASSES; class_index++) {
-        unsigned cell = root_cell(class_index, partition);
-        uint64_t entry = cache_peek(&c->cells[cell]);
-        if (entry == 0 && cache_refill(c, cell)) {
-            entry = cache_peek(&c->cells[cell]);
-        }
-        if (entry != 0) {
-            uintptr_t address = cache_take(&c->cells[cell], entry);
-            slot_on_alloc((void *)address, FIRN_ROOT.classes[class_index].bytes,
-                          FIRN_ROOT.slot_key);
-            return (void *)address;
-        }
-        // Not out of memory but out of addresses in this cell (64 GiB of one size): the next larger
-        // class has others.
-        if (!firn_regions[cell].is_exhausted) {
-            break;
-        }
-    }
-    return fail();
-}
-
 static void *alloc_large(size_t size, size_t align, bool *is_zero) {
     // Also starts the heap: a program's first allocation may be a large one.
     struct cache *c = life_thread_cache();
@@ -54,7 +26,71 @@ static void *alloc_large(size_t size, size_t align, bool *is_zero) {
         return fail();
     }
     upkeep_tick(c);
-    return large_alloc(size, align, is_zero);
+    void *p = large_alloc(size, align, is_zero);
+    // What other classes no longer need may be what is missing.
+    return p != NULL || !heap_trim() ? p : large_alloc(size, align, is_zero);
+}
+
+// The next slot of a cell, 0 when there is neither one nor memory for one.
+static uintptr_t take_slot(struct cache *c, unsigned cell) {
+    uint64_t entry = cache_peek(&c->cells[cell]);
+    if (entry == 0 && cache_refill(c, cell)) {
+        entry = cache_peek(&c->cells[cell]);
+    }
+    return entry != 0 ? cache_take(&c->cells[cell], entry) : 0;
+}
+
+static _Atomic bool has_larger;
+
+void heap_note_larger(void) {
+    atomic_store_explicit(&has_larger, true, memory_order_relaxed);
+}
+
+// Its class is out of addresses (64 GiB of one size; less where addresses are narrow), not out of
+// memory: the next larger one that keeps the alignment has others, and so have runs of pages.
+FIRN_COLD static void *alloc_larger(struct cache *c, unsigned class_index, size_t align,
+                                    uintptr_t site) {
+    size_t size = FIRN_ROOT.classes[class_index].bytes;
+    unsigned partition = partition_of(site);
+    heap_note_larger();
+    while (++class_index < SIZE_CLASSES) {
+        unsigned cell = root_cell(class_index, partition);
+        if (FIRN_ROOT.classes[class_index].bytes % align == 0) {
+            uintptr_t address = take_slot(c, cell);
+            if (address != 0) {
+                slot_on_alloc((void *)address, FIRN_ROOT.classes[class_index].bytes,
+                              FIRN_ROOT.slot_key);
+                return (void *)address;
+            }
+            if (!firn_regions[cell].is_exhausted) {
+                return fail();
+            }
+        }
+    }
+    bool is_zero;
+    return alloc_large(size, FIRN_PAGE, &is_zero);
+}
+
+// `align` is a power of two that divides the class's size.
+static void *alloc_class(unsigned class_index, size_t align, uintptr_t site) {
+    struct cache *c = life_thread_cache();
+    if (c == NULL) {
+        return fail();
+    }
+    upkeep_tick(c);
+    unsigned cell = root_cell(class_index, partition_of(site));
+    uintptr_t address = take_slot(c, cell);
+    if (FIRN_UNLIKELY(address == 0) && firn_regions[cell].is_exhausted) {
+        return alloc_larger(c, class_index, align, site);
+    }
+    if (FIRN_UNLIKELY(address == 0) && heap_trim()) {
+        address = take_slot(c, cell);
+    }
+    if (FIRN_UNLIKELY(address == 0)) {
+        return fail();
+    }
+    slot_on_alloc((void *)address, FIRN_ROOT.classes[class_index].bytes, FIRN_ROOT.slot_key);
+    return (void *)address;
 }
 
 FIRN_NOINLINE void *heap_alloc_slow(size_t size, uintptr_t site) {
@@ -65,7 +101,7 @@ FIRN_NOINLINE void *heap_alloc_slow(size_t size, uintptr_t site) {
         bool is_zero;
         return alloc_large(size, FIRN_PAGE, &is_zero);
     }
-    return alloc_class(size_class_of(size + FIRN_SLOT_EXTRA), site);
+    return alloc_class(size_class_of(size + FIRN_SLOT_EXTRA), 16, site);
 }
 
 void *heap_alloc(size_t size, uintptr_t site) {
@@ -101,7 +137,7 @@ void *heap_alloc_aligned(size_t align, size_t size, uintptr_t site) {
                                ? SIZE_CLASSES
                                : size_class_aligned(size + FIRN_SLOT_EXTRA, align);
     if (class_index < SIZE_CLASSES) {
-        return alloc_class(class_index, site);
+        return alloc_class(class_index, align, site);
     }
     bool is_zero;
     return alloc_large(size > 0 ? size : 1, align > FIRN_PAGE ? align : FIRN_PAGE, &is_zero);
@@ -186,17 +222,17 @@ static const char *mismatch_phrase(const struct found *f, unsigned expected) {
 }
 
 static bool is_size_right(const struct found *f, size_t size, unsigned expected) {
+    bool may_be_larger = atomic_load_explicit(&has_larger, memory_order_relaxed);
     if (f->kind != FOUND_LARGE) {
         unsigned actual = root_cell_class(f->span->cell);
-        // A larger class served where the right one had run out of addresses.
-        return expected == actual ||
-               (expected < actual &&
-                firn_regions[root_cell(expected, root_cell_partition(f->span->cell))].is_exhausted);
+        return expected == actual || (may_be_larger && expected < actual);
     }
-    // A small size with a large alignment is a run of pages, too; nothing takes one page.
+    // A small size with a large alignment is a run of pages, too; nothing takes one page. A run that
+    // could not be cut when it shrank still knows its size.
     size_t taken = size > 0 ? size : 1;
-    return expected == SIZE_CLASSES && taken <= f->block.capacity &&
-           f->block.capacity - taken < FIRN_PAGE;
+    bool is_same = taken <= f->block.capacity && f->block.capacity - taken < FIRN_PAGE;
+    return (expected == SIZE_CLASSES && (is_same || size == f->block.size)) ||
+           (may_be_larger && size <= f->block.capacity);
 }
 
 void heap_free_sized(void *p, const struct heap_call *call) {

@@ -32,6 +32,9 @@ void heap_free_sized(void *p, const struct heap_call *call);
 void *heap_resize(void *p, size_t size, uintptr_t site);
 // The same for a function other than realloc: call->size is the new size.
 void *heap_resize_as(void *p, const struct heap_call *call);
+// Some block is larger than its size asks for: a shrink found no memory and kept it, or its own class
+// had run out of addresses. From then on sized frees are checked against that only.
+void heap_note_larger(void);
 // Bytes the program may write; `p` not NULL; misuse is fatal.
 size_t heap_usable(const void *p, uintptr_t site);
 // Gives back what can be given back; true if any was.

@@ -11,7 +11,11 @@ static void *move(void *p, size_t old_usable, size_t size, uintptr_t site) {
     void *q = heap_alloc_fast(size, site);
     if (q == NULL) {
         // A shrink needs no memory: the old block holds it. Not so when growing.
-        return size <= old_usable ? p : NULL;
+        if (size > old_usable) {
+            return NULL;
+        }
+        heap_note_larger();
+        return p;
     }
     memcpy(q, p, old_usable < size ? old_usable : size);
     heap_free_fast(p, site);

@@ -23,7 +23,7 @@ struct random_stream {
 _Static_assert(sizeof(struct random_stream) == 512, "streams pack into pages");
 
 // Cold part of the draws below: refills the buffer; rekeys from the seed source when due (every
-// 2^20 refills) or when the stream is zero. Read bytes are wiped from the buffer. Thread-safe for
+// 2^20 refills) or when the stream is zero. Draws but those of single bytes wipe what they read. Thread-safe for
 // distinct streams. Preserves errno.
 void random_refill(struct random_stream *r);
 

@@ -2,8 +2,12 @@
 
 #include "src/base/fatal.h"
 #include "src/meta/arena.h"
+#include "src/os/caps.h"
 #include "src/os/clock.h"
 #include "src/os/map.h"
+
+#include <errno.h>
+#include <string.h>
 
 struct central firn_central[SIZE_CLASSES];
 
@@ -12,6 +16,8 @@ static struct central_cell cells[CELLS];
 enum { PURGE_BATCH = 32, DIRTY_MIN_BYTES = 512 << 10 };
 
 static uint32_t purge_delay_ms = 1000;
+// Address space or commit charge is limited: what one class does not need must be there for others.
+static bool is_rationed;
 static central_dead_fn *dead_test;
 static span_check_fn *link_check;
 
@@ -70,6 +76,8 @@ bool central_start(void) {
     if (streams == NULL) {
         return false;
     }
+    is_rationed = FIRN_ROOT.is_sparse || caps_limits()->is_strict_overcommit ||
+                  caps_limits()->data_bytes != UINT64_MAX;
     (void)!map_wipe_on_fork((uintptr_t)streams, bytes); // without it, after_fork wipes
     for (unsigned i = 0; i < SIZE_CLASSES; i++) {
         firn_central[i].lock = (struct lock)LOCK_INIT(LOCK_CLASS);
@@ -158,27 +166,41 @@ static void purge_batch(unsigned class_index, struct span *batch[], unsigned n) 
         while (i + run < n && offsets[i + run] == offsets[i] + run * span_bytes) {
             run++;
         }
-        map_purge(FIRN_ROOT.small_base + offsets[i], run * span_bytes);
+        if (is_rationed) {
+            map_decommit(&FIRN_ROOT.data, FIRN_ROOT.small_base + offsets[i], run * span_bytes);
+        } else {
+            map_purge(FIRN_ROOT.small_base + offsets[i], run * span_bytes);
+        }
         i += run;
     }
 }
 
+// Rationed: the addresses may be somebody else's as soon as they are given up, so the lock is held,
+// lest a child forked meanwhile takes them for ours.
 bool central_purge(unsigned class_index, uint64_t now, bool everything) {
     struct central *c = &firn_central[class_index];
     struct span *batch[PURGE_BATCH];
     bool any = false;
+    // Not while spans are in purging: the rebuild would put them on a list, too.
+    central_rebuild_if_due(class_index);
     for (;;) {
         lock_acquire(&c->lock);
         unsigned n = collect_dirty(class_index, now, everything, batch);
-        lock_release(&c->lock);
         if (n == 0) {
+            lock_release(&c->lock);
             return any;
         }
         any = true;
-        // No lock across the system call. In a child forked meanwhile these spans are SPAN_PURGING
-        // for nobody; the rebuild there finds them.
-        purge_batch(class_index, batch, n);
-        lock_acquire(&c->lock);
+        if (is_rationed) {
+            purge_batch(class_index, batch, n);
+            c->committed_bytes -= (size_t)n << FIRN_ROOT.classes[class_index].span_shift;
+        } else {
+            // No lock across the system call. In a child forked meanwhile these spans are
+            // SPAN_PURGING for nobody; the rebuild there finds them.
+            lock_release(&c->lock);
+            purge_batch(class_index, batch, n);
+            lock_acquire(&c->lock);
+        }
         for (unsigned i = 0; i < n; i++) {
             atomic_store_explicit(&batch[i]->state, SPAN_CLEAN, memory_order_relaxed);
             list_push_front(&cells[batch[i]->cell].clean, &batch[i]->links);
@@ -198,16 +220,35 @@ static struct span *take_used(struct central_cell *cell) {
     return NULL;
 }
 
+// A clean one, accessible.
+static struct span *take_clean(struct central *c, struct central_cell *cell) {
+    while (!list_is_empty(&cell->clean)) {
+        struct span *s = LIST_ENTRY(cell->clean.next, struct span, links);
+        size_t bytes = (size_t)span_class(s)->span_mask + 1;
+        if (!is_rationed) {
+            return s;
+        }
+        if (map_commit(&FIRN_ROOT.data, span_base(s), bytes)) {
+            c->committed_bytes += bytes;
+            return s;
+        }
+        if (!FIRN_ROOT.is_sparse || errno != EEXIST) {
+            return NULL;
+        }
+        // Somebody else has these addresses now: for ever, as far as this cell is concerned.
+        list_remove(&s->links);
+        memset(s, 0, sizeof *s); // SPAN_UNUSED
+    }
+    return NULL;
+}
+
 // The youngest dirty one (warm), else a clean one.
 static struct span *take_empty(struct central *c, struct central_cell *cell) {
     if (!list_is_empty(&cell->dirty)) {
         c->dirty_spans--;
         return LIST_ENTRY(cell->dirty.prev, struct span, links);
     }
-    if (!list_is_empty(&cell->clean)) {
-        return LIST_ENTRY(cell->clean.next, struct span, links);
-    }
-    return NULL;
+    return take_clean(c, cell);
 }
 
 static struct span *take_fresh(struct central *c, unsigned cell) {
@@ -309,11 +350,11 @@ void central_after_fork(bool in_child, bool must_rebuild) {
 }
 
 // The owner's thread does not exist in this process: what it had in hand is free, what other
-// threads freed is free, what was queued for it is not queued any more.
+// threads freed is free. `pending` stays: the parent's mark means nothing here, and a thread of this
+// process that has set ours is on its way to central_deliver, or to the next owner.
 static void orphan(struct span *s) {
     const struct class_info *c = span_class(s);
     span_set_owner(s, NULL, 0);
-    atomic_store_explicit(&s->pending, 0, memory_order_relaxed);
     s->free_count = 0;
     for (unsigned w = 0; w < SPAN_WORDS; w++) {
         uint64_t live = atomic_load_explicit(&s->live[w], memory_order_relaxed) &

@@ -77,7 +77,7 @@ static bool check_span(const struct span *s, struct walk *walk) {
         return check_unused(s, fault);
     }
     if (!VALID_HOLDS(s->cell == walk->cell, s, fault) ||
-        !VALID_HOLDS(load(&s->pending) <= 1, s, fault)) {
+        !VALID_HOLDS(load(&s->pending) <= firn_span_mark, s, fault)) {
         return false;
     }
     if (owner != NULL) {

@@ -1,5 +1,6 @@
 #include "src/span/region.h"
 
+#include "src/os/caps.h"
 #include "src/os/map.h"
 
 #include <errno.h>
@@ -7,7 +8,12 @@
 struct region firn_regions[CELLS];
 _Atomic uintptr_t firn_cell_limits[CELLS];
 
-enum { FIRST_STEP = 128 << 10, LAST_STEP = 2 << 20, COLLISIONS = 64 };
+enum {
+    FIRST_STEP = 128 << 10,
+    FIRST_STEP_RATIONED = 16 << 10, // dozens of cells are opened by the smallest programs
+    LAST_STEP = 2 << 20,
+    COLLISIONS = 64
+};
 
 // Descriptors of a cell's spans below index `n`. Those of its class's other partitions lie between
 // them: what is committed is known by class.
@@ -28,7 +34,10 @@ static bool commit_descriptors(unsigned cell, uint32_t n) {
 }
 
 static uint32_t next_step(const struct region *r, const struct class_info *c) {
-    size_t bytes = FIRST_STEP;
+    const struct limits *limits = caps_limits();
+    bool is_rationed =
+        FIRN_ROOT.is_sparse || limits->is_strict_overcommit || limits->data_bytes != UINT64_MAX;
+    size_t bytes = is_rationed ? FIRST_STEP_RATIONED : FIRST_STEP;
     while (bytes < LAST_STEP && bytes < r->committed_bytes) {
         bytes *= 2;
     }

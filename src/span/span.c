@@ -1,5 +1,7 @@
 #include "src/span/span.h"
 
+uint64_t firn_span_mark = 1;
+
 uintptr_t span_offset(const struct span *s) {
     uintptr_t first = root_class_spans(root_cell_class(s->cell));
     uintptr_t index = ((uintptr_t)s - first) / sizeof *s >> FIRN_PARTITION_BITS;
@@ -9,13 +11,16 @@ uintptr_t span_offset(const struct span *s) {
 void span_set_up(struct span *s, unsigned cell, uint64_t secret) {
     s->cell = (uint16_t)cell;
     const struct class_info *c = span_class(s);
+    bool is_fresh = span_state(s) == SPAN_UNUSED;
     s->secret = secret;
     s->free_count = (uint16_t)c->slots;
     s->bucket = 0;
     list_init(&s->links);
     for (unsigned w = 0; w < SPAN_WORDS; w++) {
         s->free[w] = span_word_mask(c, w);
-        s->virgin[w] = s->free[w];
+        if (is_fresh) { // else what was handed out before stays so: freeing it is a double free
+            s->virgin[w] = s->free[w];
+        }
         atomic_store_explicit(&s->live[w], 0, memory_order_relaxed);
     }
     atomic_store_explicit(&s->state, SPAN_ACTIVE, memory_order_relaxed);

@@ -51,13 +51,18 @@ struct span {
     // Line 1: other threads'.
     _Atomic uint64_t remote[SPAN_WORDS];
     _Atomic(struct span *) pending_next; // in the owner's queue of spans with remote frees
-    _Atomic uint64_t pending;            // 1: on such a queue, or being delivered to one
+    _Atomic uint64_t pending;            // firn_span_mark: on such a queue, or on its way to one
     struct list links;                   // owner's or central list, by state and bucket
     // Line 2: the slow paths'.
     uint64_t free[SPAN_WORDS];
-    uint64_t virgin[SPAN_WORDS]; // subset of `free`: never handed out since set up
+    uint64_t virgin[SPAN_WORDS]; // subset of `free`: never handed out
 };
 _Static_assert(sizeof(struct span) == 192, "root.c computes with this");
+
+// What `pending` is in this process: 1, and one more in every forked child. A thread that was about to
+// queue a span when another one forked is not in the child: its mark, which nobody there would ever
+// take back, must not look like that of a thread that is. Changes only while there is one thread.
+extern uint64_t firn_span_mark;
 
 FIRN_INLINE const struct class_info *span_class(const struct span *s) {
     return &FIRN_ROOT.classes[root_cell_class(s->cell)];

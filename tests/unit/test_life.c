@@ -4,6 +4,7 @@
 #include "src/heap/life.h"
 
 #include "src/heap/heap.h"
+#include "src/os/caps.h"
 #include "src/span/region.h"
 #include "tests/support/memory.h"
 #include "tests/support/small_case.h"
@@ -14,6 +15,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -421,6 +423,56 @@ static void a_child_makes_its_own_choices(void **state) {
     run_by_each_kind(compare_choices);
 }
 
+// Which fresh spans are taken, and in which order, where the kernel wipes nothing in a child.
+enum { SPANS = 24 };
+
+static void choose_spans(uintptr_t chosen[SPANS]) {
+    uintptr_t last = 0;
+    for (unsigned n = 0; n < SPANS;) {
+        void *p = heap_alloc(16, site);
+        NEED(p != NULL);
+        uintptr_t base = span_base(small_span(p));
+        bool is_new = base != last;
+        for (unsigned i = 0; i < n && is_new; i++) {
+            is_new = chosen[i] != base;
+        }
+        if (is_new) {
+            chosen[n++] = base;
+        }
+        last = base;
+    }
+}
+
+static void compare_spans(void *unused) {
+    uintptr_t parent[SPANS], child[SPANS];
+    int ends[2];
+    (void)unused;
+    setenv("FIRN_TEST_CAPS", "7d", 1); // all but CAP_WIPE_ON_FORK
+    (void)heap_alloc(16, site);
+    NEED(!caps_has(CAP_WIPE_ON_FORK));
+    NEED(pipe(ends) == 0);
+    pid_t pid = fork();
+    NEED(pid >= 0);
+    if (pid == 0) {
+        choose_spans(child);
+        NEED(write(ends[1], child, sizeof child) == (ssize_t)sizeof child);
+        _exit(0);
+    }
+    NEED(read(ends[0], child, sizeof child) == (ssize_t)sizeof child);
+    wait_for(pid);
+    choose_spans(parent);
+    unsigned equal = 0;
+    for (unsigned i = 0; i < SPANS; i++) {
+        equal += parent[i] == child[i];
+    }
+    NEED(equal < SPANS / 2);
+}
+
+static void also_where_the_kernel_does_not_help(void **state) {
+    (void)state;
+    assert_true(small_run(compare_spans, NULL));
+}
+
 // ---- forks at any moment ----------------------------------------------------------------------
 
 static atomic_bool is_over;
@@ -493,6 +545,7 @@ int main(void) {
         cmocka_unit_test(so_has_its_child),
         cmocka_unit_test(a_child_may_have_threads),
         cmocka_unit_test(a_child_makes_its_own_choices),
+        cmocka_unit_test(also_where_the_kernel_does_not_help),
         cmocka_unit_test(a_child_is_whole_whatever_others_were_doing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
