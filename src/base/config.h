@@ -39,11 +39,6 @@ static_assert(FIRN_PARTITION_MODE >= 0 && FIRN_PARTITION_MODE <= 2, "off, hashed
 static_assert(FIRN_PARTITION_BITS >= 0 && FIRN_PARTITION_BITS <= 6, "1 to 64 partitions");
 #define FIRN_PARTITIONS (1u << FIRN_PARTITION_BITS)
 
-// Spans keep their partition for ever, even when empty. P-PARTITION-REUSE.
-#ifndef FIRN_PARTITION_STICKY
-#define FIRN_PARTITION_STICKY (FIRN_LEVEL >= 3)
-#endif
-
 // A large object that reuses freed pages fills its run, so that a guard page precedes it always; else
 // up to a fifth of the run may lie open before it. P-LARGE-GUARD.
 #ifndef FIRN_LARGE_SNUG

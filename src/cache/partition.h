@@ -13,8 +13,13 @@
 unsigned partition_intern(uintptr_t site);
 
 FIRN_INLINE unsigned partition_hash(uintptr_t site) {
-    // site_key is odd and random: multiplicative hashing (Dietzfelbinger et al. 1997, 2-universal).
-    return (unsigned)((site * FIRN_ROOT.site_key) >> 32 >> (32 - FIRN_PARTITION_BITS));
+    // site_key is odd and random. One multiplication makes any two sites share a partition by chance
+    // only (Dietzfelbinger et al. 1997); fold and second one make that true of neighbouring sites
+    // all together, too.
+    uint64_t x = site * FIRN_ROOT.site_key;
+    x ^= x >> 32;
+    x *= FIRN_ROOT.site_key;
+    return (unsigned)(x >> 32 >> (32 - FIRN_PARTITION_BITS));
 }
 
 FIRN_INLINE unsigned partition_of(uintptr_t site) {

@@ -9,7 +9,9 @@ uintptr_t span_offset(const struct span *s) {
 }
 
 void span_set_up(struct span *s, unsigned cell, uint64_t secret) {
-    s->cell = (uint16_t)cell;
+    if (s->cell != cell) { // set for good by region_take; other threads may be reading it
+        s->cell = (uint16_t)cell;
+    }
     const struct class_info *c = span_class(s);
     bool is_fresh = span_state(s) == SPAN_UNUSED;
     s->secret = secret;

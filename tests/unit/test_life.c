@@ -443,11 +443,17 @@ static void choose_spans(uintptr_t chosen[SPANS]) {
     }
 }
 
-static void compare_spans(void *unused) {
+static void compare_choices_unwiped(void *context) {
+    setenv("FIRN_TEST_CAPS", "7d", 1); // all but CAP_WIPE_ON_FORK
+    compare_choices(context);
+    NEED(!caps_has(CAP_WIPE_ON_FORK));
+}
+
+static void compare_spans_unwiped(void *unused) {
     uintptr_t parent[SPANS], child[SPANS];
     int ends[2];
     (void)unused;
-    setenv("FIRN_TEST_CAPS", "7d", 1); // all but CAP_WIPE_ON_FORK
+    setenv("FIRN_TEST_CAPS", "7d", 1);
     (void)heap_alloc(16, site);
     NEED(!caps_has(CAP_WIPE_ON_FORK));
     NEED(pipe(ends) == 0);
@@ -470,7 +476,9 @@ static void compare_spans(void *unused) {
 
 static void also_where_the_kernel_does_not_help(void **state) {
     (void)state;
-    assert_true(small_run(compare_spans, NULL));
+    enum fork_kind kind = WITH_HANDLERS;
+    assert_true(small_run(compare_choices_unwiped, &kind));
+    assert_true(small_run(compare_spans_unwiped, NULL));
 }
 
 // ---- forks at any moment ----------------------------------------------------------------------
