@@ -106,7 +106,9 @@ static void in_child(bool other_threads_inside) {
 }
 
 static void after_fork_in_child(void) {
-    if (life_has_started()) {
+    // In a signal handler that interrupted this thread under a lock, nothing: what it was changing is
+    // whole again when the handler returns, and life_check_fork then sees to the rest.
+    if (life_has_started() && (forks > 0 || same_process == NULL)) {
         in_child(forks == 0);
     }
 }
