@@ -28,7 +28,10 @@ static unsigned next_partition(uintptr_t site) {
 }
 
 unsigned partition_intern(uintptr_t site) {
-    unsigned h = (unsigned)((site * FIRN_ROOT.site_key) >> 56);
+    if (FIRN_UNLIKELY(atomic_load_explicit(&FIRN_ROOT.site_key, memory_order_relaxed) == 0)) {
+        return 0; // before start: asked again once there is something to allocate from
+    }
+    unsigned h = partition_mix(site) >> 24;
     for (unsigned i = 0; i < PROBES; i++) {
         _Atomic uint64_t *place = &sites[(h + i) % SITES];
         // Relaxed throughout: a word says all there is to know.

@@ -12,14 +12,19 @@
 // FIRN_PARTITION_MODE 2. Lock-free; the same site gets the same answer in every thread.
 unsigned partition_intern(uintptr_t site);
 
-FIRN_INLINE unsigned partition_hash(uintptr_t site) {
+FIRN_INLINE uint32_t partition_mix(uintptr_t site) {
     // site_key is odd and random. One multiplication makes any two sites share a partition by chance
     // only (Dietzfelbinger et al. 1997); fold and second one make that true of neighbouring sites
     // all together, too.
-    uint64_t x = site * FIRN_ROOT.site_key;
+    uint64_t key = atomic_load_explicit(&FIRN_ROOT.site_key, memory_order_relaxed);
+    uint64_t x = site * key;
     x ^= x >> 32;
-    x *= FIRN_ROOT.site_key;
-    return (unsigned)(x >> 32 >> (32 - FIRN_PARTITION_BITS));
+    x *= key;
+    return (uint32_t)(x >> 32);
+}
+
+FIRN_INLINE unsigned partition_hash(uintptr_t site) {
+    return (unsigned)((uint64_t)partition_mix(site) >> (32 - FIRN_PARTITION_BITS));
 }
 
 FIRN_INLINE unsigned partition_of(uintptr_t site) {

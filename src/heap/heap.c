@@ -1,6 +1,7 @@
 #include "src/heap/heap.h"
 
 #include "src/base/text.h"
+#include "src/cache/inspect.h"
 #include "src/cache/remote.h"
 #include "src/heap/fast.h"
 #include "src/heap/find.h"
@@ -179,7 +180,9 @@ FIRN_NOINLINE void heap_free_slow(void *p, const struct heap_call *call) {
     find_pointer(p, &f);
     if (f.kind == FOUND_LARGE) {
         find_describe_large(large_free((uintptr_t)p, &f.block), &f);
-        upkeep_tick(firn_cache);
+        if (firn_cache != &firn_empty_cache) { // which all threads share
+            upkeep_tick(firn_cache);
+        }
     } else if (f.kind == FOUND_SLOT) {
         free_slot(p, &f, call);
     }
@@ -264,6 +267,9 @@ bool heap_trim(void) {
     if (c != NULL) {
         cache_flush_all(c);
         any = upkeep_purge_all();
+    }
+    if (FIRN_DEBUG && c != NULL) {
+        inspect_ensure(c);
     }
     return any;
 }

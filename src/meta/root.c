@@ -72,9 +72,10 @@ bool root_start(void) {
     if (!done) {
         return false;
     }
-    random_seed_bytes(&FIRN_ROOT.site_key, sizeof FIRN_ROOT.site_key);
+    uint64_t site_key;
+    random_seed_bytes(&site_key, sizeof site_key);
+    atomic_store_explicit(&FIRN_ROOT.site_key, site_key | 1, memory_order_relaxed);
     random_seed_bytes(&FIRN_ROOT.slot_key, sizeof FIRN_ROOT.slot_key);
-    FIRN_ROOT.site_key |= 1;
     FIRN_ROOT.colour = (uint32_t)(FIRN_ROOT.slot_key % 64);
     describe_classes();
     return true;

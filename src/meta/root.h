@@ -37,8 +37,10 @@ struct root {
     uint32_t cell_shift;
     uint32_t line_shift; // cell_shift - CELL_LINE_SHIFT
     uint32_t is_sparse;
-    uint32_t colour;         // random; see root_class_spans
-    uint64_t site_key;       // odd; salts the hash of call sites
+    uint32_t colour; // random; see root_class_spans
+    // Odd; salts the hash of call sites. 0 before start. Relaxed: a thread may look while another
+    // one starts the heap; whatever it sees, its own cache is still empty.
+    _Atomic uint64_t site_key;
     uint64_t slot_key;       // keys what hardening writes into slots
     struct reservation data; // cells, then the large region
     struct reservation meta; // descriptors

@@ -2,6 +2,7 @@
 
 #include "src/cache/inspect.h"
 #include "src/heap/life.h"
+#include "src/os/caps.h"
 #include "tests/support/child.h"
 
 #include <signal.h>
@@ -72,6 +73,11 @@ bool small_run_aborts(void (*body)(void *), void *context, const char *line) {
 void small_failed(const char *what, const char *file, int line) {
     dprintf(STDERR_FILENO, "%s:%d: %s\n", file, line, what);
     _exit(1);
+}
+
+bool small_is_rationed(void) {
+    const struct limits *limits = caps_limits();
+    return FIRN_ROOT.is_sparse || limits->is_strict_overcommit || limits->data_bytes != UINT64_MAX;
 }
 
 uint64_t small_draw(uint64_t *seed, uint64_t bound) {

@@ -36,6 +36,10 @@ bool small_run_aborts(void (*body)(void *), void *context, const char *line);
 #define NEED(condition) ((condition) ? (void)0 : small_failed(#condition, __FILE__, __LINE__))
 void small_failed(const char *what, const char *file, int line);
 
+// Limits make the heap give back address space or commit charge along with memory: purged spans
+// cannot be read. The heap has started.
+bool small_is_rationed(void);
+
 // A generator of the test's own: the same sequence in every run.
 uint64_t small_draw(uint64_t *seed, uint64_t bound);
 

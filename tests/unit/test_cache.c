@@ -151,6 +151,33 @@ static void neighbours_are_seldom_in_a_row(void **state) {
     }
 }
 
+// The first, small vectors of 20 threads: chance alone would make 2 in 32 neighbours.
+static void not_even_in_small_vectors(void **state) {
+    (void)state;
+    enum { THREADS = 20, CLASSES = 8, FIRST = 32 };
+    struct cache *mine = firn_cache;
+    unsigned neighbours = 0;
+    for (unsigned i = 0; i < THREADS; i++) {
+        assert_non_null(small_attach());
+        for (unsigned c = 0; c < CLASSES; c++) {
+            uintptr_t last = get(size_class_bytes(c));
+            for (unsigned k = 1; k < FIRST; k++) {
+                uintptr_t next = get(size_class_bytes(c));
+                uintptr_t gap = next > last ? next - last : last - next;
+                neighbours += gap == size_class_bytes(c);
+                last = next;
+            }
+        }
+    }
+    assert_in_range(neighbours, 0, THREADS * CLASSES * (FIRST - 1) / 50);
+    while (firn_cache != mine) { // all but the first
+        struct cache *c = firn_cache;
+        cache_detach(c);
+        small_act_as(c->next);
+    }
+    small_check();
+}
+
 // P-RANDOM: neither at once nor, oftener than in 2 % of the cases, as the next but one.
 static void a_freed_slot_is_not_next(void **state) {
     (void)state;
@@ -173,7 +200,7 @@ static void a_freed_slot_is_not_next(void **state) {
 }
 
 // Large slots have small mixers; even there the slot just freed does not come next.
-static void not_even_where_slots_are_large(void **state) {
+static void nor_where_slots_are_large(void **state) {
     (void)state;
     for (unsigned c = 0; c < SIZE_CLASSES; c++) {
         uintptr_t last = get(size_class_bytes(c));
@@ -338,8 +365,9 @@ int main(void) {
         cmocka_unit_test(flushing_gives_everything_to_central),
         cmocka_unit_test(memory_is_used_again),
         cmocka_unit_test(neighbours_are_seldom_in_a_row),
+        cmocka_unit_test(not_even_in_small_vectors),
         cmocka_unit_test(a_freed_slot_is_not_next),
-        cmocka_unit_test(not_even_where_slots_are_large),
+        cmocka_unit_test(nor_where_slots_are_large),
         cmocka_unit_test(the_return_of_a_freed_slot_is_spread),
         cmocka_unit_test(the_mixer_is_the_last_reserve),
         cmocka_unit_test(caches_are_recycled),

@@ -207,7 +207,7 @@ static void purge_waits_for_the_delay_and_gives_memory_back(void **state) {
     assert_true(central_purge(CLASS, now_ms() + DELAY_MS, false));
     assert_int_equal(resident_pages(s), 0);
     assert_int_equal(span_state(s), SPAN_CLEAN);
-    assert_true(is_all_zero(s));
+    assert_true(small_is_rationed() || is_all_zero(s));
     assert_int_equal(stats_of(CLASS).clean_spans, 1);
     assert_int_equal(stats_of(CLASS).dirty_spans, 0);
     small_check();
@@ -267,7 +267,9 @@ static void purge_takes_all_and_nothing_else(void **state) {
     assert_true(central_purge(CLASS, 0, true));
     for (unsigned i = 0; i < SPANS; i++) {
         assert_int_equal(resident_pages(s[i]), i % 2);
-        assert_int_equal(*(unsigned char *)span_base(s[i]), i % 2 * 0x77);
+        if (i % 2 != 0 || !small_is_rationed()) {
+            assert_int_equal(*(unsigned char *)span_base(s[i]), i % 2 * 0x77);
+        }
     }
     small_check();
     for (unsigned i = 1; i < SPANS; i += 2) {

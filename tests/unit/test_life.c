@@ -1,6 +1,6 @@
 // Start, threads and forks, whichever call makes the child: one that runs the handlers, _Fork, or the
 // kernel's own. Each case in a process of its own, whose heap has not started.
-// firn-test: timeout=240
+// firn-test: timeout=240 sanitize=address,thread
 #include "src/heap/life.h"
 
 #include "src/heap/heap.h"
@@ -98,6 +98,21 @@ static void start_from_many(void *context) {
 static void threads_may_start_the_heap_together(void **state) {
     (void)state;
     assert_true(small_run(start_from_many, NULL));
+}
+
+// The fast path looks at the call site before the heap has started, and so before sites have a key.
+static void alloc_first(void *context) {
+    (void)context;
+    void *p = heap_alloc(SIZE, site);
+    NEED(p != NULL);
+    NEED(small_span(p)->cell == small_cell(SIZE, site));
+    NEED(FIRN_PARTITION_MODE != 2 || partition_of(site) == 0);
+    NEED(FIRN_PARTITION_MODE != 2 || partition_of(site + 16) == 1);
+}
+
+static void the_first_site_has_one_partition(void **state) {
+    (void)state;
+    assert_true(small_run(alloc_first, NULL));
 }
 
 static void attach_twice(void *context) {
@@ -546,6 +561,7 @@ static void a_child_is_whole_whatever_others_were_doing(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threads_may_start_the_heap_together),
+        cmocka_unit_test(the_first_site_has_one_partition),
         cmocka_unit_test(a_thread_has_one_cache),
         cmocka_unit_test(exiting_threads_hand_everything_back),
         cmocka_unit_test(destructors_may_allocate),

@@ -1,4 +1,6 @@
 // Partitions: which call site goes where.
+//
+// firn-test: sanitize=address,thread
 #include "src/cache/partition.h"
 
 #include "tests/support/small_case.h"
@@ -101,13 +103,25 @@ static void later_sites_are_hashed(void **state) {
     }
 }
 
-// Runs first: nothing is used up yet. Sites that collide in the table are given up and hashed, so not
-// every one of the first sites has a partition of its own, but most have.
+// Runs first: nothing is used up yet. A site that finds four places taken is given up and hashed, so not
+// every one of the first sites needs to have a partition of its own.
 static void first_sites_have_their_own(void **state) {
     (void)state;
     unsigned users[64] = {0}, alone = 0;
+    // The second one falls on the first one's place in the table.
+    unsigned second = 1;
+    while (partition_mix(site(second)) >> 24 != partition_mix(site(0)) >> 24) {
+        second++;
+    }
+    uintptr_t early[64] = {site(0), site(second)};
+    for (unsigned i = 2; i < 64; i++) {
+        early[i] = site(2 * SITES + 100 * i);
+    }
     for (unsigned i = 0; i < FIRN_PARTITIONS; i++) {
-        users[partition_intern(site(100 * i))]++;
+        unsigned p = partition_intern(early[i]);
+        assert_true(i >= 2 || p == i);
+        assert_int_equal(partition_intern(early[i]), p);
+        users[p]++;
     }
     for (unsigned p = 0; p < FIRN_PARTITIONS; p++) {
         alone += users[p] == 1;
