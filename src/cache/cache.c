@@ -7,7 +7,8 @@
 #include "src/os/map.h"
 #include "src/slab/central.h"
 
-// Its number is nobody's: 0 would match the marks of spans without an owner.
+// All zero: every address is beyond its cells, so its number, 0, is never compared with the marks of
+// spans without an owner.
 struct cache firn_empty_cache;
 FIRN_TLS struct cache *firn_cache = &firn_empty_cache;
 
