@@ -31,7 +31,7 @@ static_assert(FIRN_LEVEL >= 0 && FIRN_LEVEL <= 3, "FIRN_LEVEL is 0, 1, 2 or 3");
 static_assert(FIRN_PARTITION_MODE >= 0 && FIRN_PARTITION_MODE <= 2, "off, hashed or interned");
 
 // log2 of the number of partitions. Each one more costs small programs memory: `python3 -c pass` uses
-// 113 (class, partition) pairs at 4 partitions, about 70 at 2, and each touches a few pages of its
+// 113 (class, partition) pairs at 4 partitions, 77 at 2, and each touches a few pages of its
 // own. Two is what keeps it within 1 MiB of glibc.
 #ifndef FIRN_PARTITION_BITS
 #define FIRN_PARTITION_BITS (FIRN_PARTITION_MODE == 0 ? 0 : FIRN_PARTITION_MODE == 1 ? 1 : 5)
