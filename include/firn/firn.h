@@ -1,8 +1,7 @@
 /* Firn: a hardened malloc for Linux. The public interface beside the standard one.
  *
  * Link with -lfirn or preload libfirn.so; a program that also wants to run without Firn declares
- * these functions weak. Every function is thread-safe unless it says otherwise; none is
- * async-signal-safe. */
+ * these functions weak. Every function is thread-safe; async-signal-safe are those that say so. */
 #ifndef FIRN_FIRN_H
 #define FIRN_FIRN_H
 
@@ -36,6 +35,14 @@ int firn_stats(struct firn_stats *out);
 
 /* "0.1.0 level=2": version and hardening level of the library in use. Never NULL. */
 const char *firn_version(void);
+
+/* Bytes from p to the end of the live block that contains it (p need not be its start): what may be
+ * read or written there, as malloc_usable_size counts. 0 when p lies in Firn's heap but in no live
+ * block: it dangles, or was never handed out. SIZE_MAX when p is not in Firn's heap, which says
+ * nothing about it (stack, globals, mmap, NULL). Async-signal-safe; takes no lock; a few nanoseconds
+ * for blocks up to 32 KiB, up to a microsecond inside a block of a gigabyte. The answer about a block
+ * that another thread frees or resizes meanwhile is any of these. */
+size_t firn_object_size(const void *p);
 
 #ifdef __cplusplus
 }

@@ -7,6 +7,7 @@
 #include "src/base/text.h"
 #include "src/front/figures.h"
 #include "src/front/options.h"
+#include "src/heap/extent.h"
 #include "src/os/keep.h"
 #include "src/os/sys.h"
 
@@ -145,6 +146,10 @@ void *front_pvalloc(size_t size, uintptr_t site) {
 
 size_t front_usable(const void *p, uintptr_t site) {
     return p != NULL ? heap_usable(p, site) : 0;
+}
+
+size_t front_object_size(const void *p) {
+    return heap_extent(p);
 }
 
 int front_mallopt(int parameter, int value) {

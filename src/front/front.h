@@ -72,6 +72,9 @@ void *front_pvalloc(size_t size, uintptr_t site);
 // Bytes that may be written at p; 0 for NULL.
 size_t front_usable(const void *p, uintptr_t site);
 
+// firn_object_size (firn.h). Any context.
+size_t front_object_size(const void *p);
+
 // mallopt: 1 for the parameters glibc documents, which have nothing to act on here; else 0.
 int front_mallopt(int parameter, int value);
 

@@ -112,6 +112,10 @@ FIRN_EXPORT int firn_stats(struct firn_stats *out) {
     return figures_fill(out);
 }
 
+FIRN_EXPORT size_t firn_object_size(const void *p) {
+    return front_object_size(p);
+}
+
 FIRN_EXPORT const char *firn_version(void) {
     return FIGURES_VERSION;
 }

@@ -4,12 +4,14 @@
 // others are empty. Three levels, each made when first needed, so that what is not used costs
 // nothing and a run of terabytes costs as much as one of a page.
 //
-// Callers hold LOCK_LARGE.
+// Callers hold LOCK_LARGE; but get and get_before also work without, for who can bear an answer that
+// is out of date (large_extent.h): tables are published when they are whole and never go away.
 #ifndef FIRN_SPAN_PAGE_MAP_H
 #define FIRN_SPAN_PAGE_MAP_H
 
 #include "src/base/compiler.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -24,17 +26,17 @@ enum {
 };
 
 struct page_map_leaf {
-    struct run *runs[PAGE_MAP_LEAF_PAGES];
+    _Atomic(struct run *) runs[PAGE_MAP_LEAF_PAGES];
 };
 
 struct page_map_mid {
-    struct page_map_leaf *leaves[PAGE_MAP_MID_LEAVES];
+    _Atomic(struct page_map_leaf *) leaves[PAGE_MAP_MID_LEAVES];
 };
 
 struct page_map {
     uintptr_t base;
     size_t pages;
-    struct page_map_mid **mids; // one for each 8 GiB of the region
+    _Atomic(struct page_map_mid *) *mids; // one for each 8 GiB of the region
 };
 
 // A map for [base, base + bytes). False when descriptor memory is exhausted.

@@ -23,7 +23,7 @@ bool space_add(struct space *space, const struct reservation *range) {
                      space->count)) {
         return false;
     }
-    space->count++;
+    atomic_fetch_add_explicit(&space->count, 1, memory_order_release);
     return true;
 }
 

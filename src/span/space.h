@@ -6,13 +6,16 @@
 #include "src/span/carve.h"
 #include "src/span/tract.h"
 
+#include <stdatomic.h>
+
 enum { SPACE_TRACTS = 64 };
 
 // Valid when zero-filled, but for shared.random.
 struct space {
     struct tract_shared shared;
     struct tract tracts[SPACE_TRACTS];
-    unsigned count;
+    _Atomic unsigned
+        count;        // tracts below it are whole; also read without the lock (large_extent.c)
     bool is_rationed; // commit charge is limited: every tract commits exactly
 };
 
