@@ -1,4 +1,4 @@
-// Safe links: the keyed tag in a slot that another thread freed.
+// Safe links: the keyed tag in a slot that another thread freed. P-LINK.
 //
 // DESIGN draws the remote frees of a span as a linked list through the slots. Firn keeps the set
 // itself out of line, one bit a slot in the span's descriptor: there is no link to forge or follow,

@@ -14,7 +14,8 @@
 #endif
 static_assert(FIRN_LEVEL >= 0 && FIRN_LEVEL <= 3, "FIRN_LEVEL is 0, 1, 2 or 3");
 
-// Deterministic pointer checks on free, realloc and sized free. Properties P-FREE-*.
+// Deterministic pointer checks on free, realloc and sized free. P-FREE-DOUBLE, P-FREE-INTERIOR,
+// P-FREE-MISALIGNED, P-FREE-NEVER, P-FREE-FOREIGN, P-FREE-SIZE.
 #ifndef FIRN_CHECK_FREE
 #define FIRN_CHECK_FREE (FIRN_LEVEL >= 1)
 #endif
@@ -40,7 +41,7 @@ static_assert(FIRN_PARTITION_BITS >= 0 && FIRN_PARTITION_BITS <= 6, "1 to 64 par
 #define FIRN_PARTITIONS (1u << FIRN_PARTITION_BITS)
 
 // A large object that reuses freed pages fills its run, so that a guard page precedes it always; else
-// up to a fifth of the run may lie open before it. P-LARGE-GUARD.
+// up to a fifth of the run may lie open before it. P-LARGE-SNUG.
 #ifndef FIRN_LARGE_SNUG
 #define FIRN_LARGE_SNUG (FIRN_LEVEL >= 3)
 #endif

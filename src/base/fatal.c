@@ -50,6 +50,7 @@ const char *fatal_slug(enum fatal_id id) {
     return rows[id].slug;
 }
 
+// P-FATAL: no handler, mask or option of the program survives this.
 static FIRN_NORETURN void die(void) {
     struct sigaction action;
     sigset_t set;

@@ -49,7 +49,7 @@ void fatal_set_detail(fatal_detail_fn *detail);
 
 const char *fatal_slug(enum fatal_id id);
 
-// Firn's own invariants. Kept in every build: a broken heap must not go on.
+// Firn's own invariants. Kept in every build: a broken heap must not go on. P-ENSURE.
 FIRN_NORETURN FIRN_COLD void fatal_internal(const char *what, const char *file, int line);
 #define FIRN_ENSURE(cond) (FIRN_LIKELY(cond) ? (void)0 : fatal_internal(#cond, __FILE__, __LINE__))
 

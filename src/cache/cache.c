@@ -127,6 +127,7 @@ static struct span *bin_fullest(struct bin *b) {
 }
 
 // Moves free slots of `s` into the vector, each to a random place, until it has `target` entries.
+// P-ORDER.
 // Slots are taken in address order, so that a cell that needs few of them touches few pages.
 static void bin_take_slots(struct bin *b, struct span *s, uint32_t target) {
     uintptr_t base = span_base(s);

@@ -2,7 +2,7 @@
 
 #include <stdatomic.h>
 
-// Open addressing, four probes, at most a quarter full: a site is found or given up quickly.
+// P-PARTITION. Open addressing, four probes, at most a quarter full: a site is found or given up quickly.
 enum { SITES = 256, PROBES = 4 };
 
 // Address and partition in one word, so that nobody ever waits for a thread that has set only one of

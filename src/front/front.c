@@ -24,6 +24,7 @@ static bool front_is_power_of_two(size_t n) {
     return n != 0 && (n & (n - 1)) == 0;
 }
 
+// P-SIZE: every entry refuses what cannot be, before anybody calculates with it.
 // `align` is a power of two. The sum is bounded too, so that nobody below can overflow by rounding.
 static void *front_alloc_aligned(size_t align, size_t size, uintptr_t site) {
     if (size > PTRDIFF_MAX || align > PTRDIFF_MAX - size) {

@@ -9,6 +9,8 @@ static void bad(struct found *out, enum fatal_id id, const char *what) {
     out->what = what;
 }
 
+// P-FREE-MISALIGNED, P-FREE-NEVER, P-FREE-INTERIOR, P-FREE-DOUBLE: everything that an address in a
+// class can be but a live slot.
 static void find_slot(uintptr_t address, struct found *out) {
     uintptr_t offset = address - FIRN_ROOT.small_base;
     unsigned cell = (unsigned)(offset >> FIRN_ROOT.cell_shift);
@@ -35,6 +37,7 @@ static void find_slot(uintptr_t address, struct found *out) {
     }
 }
 
+// The same for large blocks, and P-FREE-FOREIGN.
 void find_describe_large(enum large_kind kind, struct found *out) {
     out->class_bytes = FATAL_CLASS_LARGE;
     switch (kind) {

@@ -238,6 +238,7 @@ static bool is_size_right(const struct found *f, size_t size, unsigned expected)
            (may_be_larger && size <= f->block.capacity);
 }
 
+// P-FREE-SIZE
 void heap_free_sized(void *p, const struct heap_call *call) {
     if (FIRN_CHECK_FREE && call->size != FATAL_SIZE_UNKNOWN) {
         struct found f;

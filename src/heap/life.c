@@ -179,6 +179,7 @@ void life_start(void) {
         bool done = start_parts();
         if (done) {
             has_exit_key = pthread_key_create(&exit_key, thread_exit) == 0;
+            // P-ROOT
             map_make_readonly((uintptr_t)&firn_root_pages, sizeof firn_root_pages);
         }
         atomic_store_explicit(&start_state, done ? STARTED : IMPOSSIBLE, memory_order_release);

@@ -3,7 +3,7 @@
 #include "src/os/caps.h"
 #include "src/os/random.h"
 
-_Alignas(FIRN_PAGE) union root_pages firn_root_pages;
+_Alignas(FIRN_PAGE) union root_pages firn_root_pages; // P-ROOT: alone on its page
 
 // sizeof(struct span), which is not known down here; span.h asserts that it agrees.
 enum { DESCRIPTOR_BYTES = 192 };
@@ -20,6 +20,7 @@ static bool reserve(unsigned small_shift, unsigned limit_bits, bool sparse) {
     // Room for the descriptors of the smallest spans, one a page, in every class, and for its start.
     r->class_spans_bytes =
         (half >> SIZE_CLASS_SHIFT >> FIRN_PAGE_SHIFT) * DESCRIPTOR_BYTES + FIRN_PAGE;
+    // P-META
     if (!map_reserve(&r->meta, r->class_spans_bytes * SIZE_CLASSES, FIRN_PAGE, limit_bits,
                      sparse)) {
         return false; // the caller tries with less; the first range is only address space

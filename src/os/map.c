@@ -95,6 +95,7 @@ static void window_for(unsigned limit_bits, uintptr_t *low, uintptr_t *high) {
     }
 }
 
+// P-BASE
 static uintptr_t random_place(uintptr_t low, uintptr_t high, size_t bytes, size_t align) {
     uint64_t draw;
     uintptr_t first = align_up(low, align);

@@ -1,7 +1,7 @@
 // Randomness: one seed source (getrandom, else /dev/urandom, else auxv and clock, said in the
 // statistics), expanded by ChaCha8 per stream. A stream's buffer lies in memory that the kernel
 // wipes in forked children; an all-zero stream is an empty one and reseeds on its next use, so a
-// child never repeats its parent's choices, whichever call forked.
+// child never repeats its parent's choices, whichever call forked. P-FORK.
 #ifndef FIRN_OS_RANDOM_H
 #define FIRN_OS_RANDOM_H
 

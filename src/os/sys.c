@@ -40,6 +40,7 @@ void sys_write(int fd, const char *data, size_t n) {
     errno = saved;
 }
 
+// P-SECURE
 bool sys_is_secure(void) {
     int saved = errno;
     bool is_secure = getauxval(AT_SECURE) != 0;

@@ -1,5 +1,5 @@
 // The frontier moves in large steps, and every run is cut from free memory: one path for holes and
-// for fresh memory, and at most two guard calls an object.
+// for fresh memory, and at most two guard calls an object. P-LARGE-GUARD.
 #include "src/span/carve.h"
 
 #include "src/base/align.h"

@@ -67,6 +67,7 @@ void reuse_remove(struct reuse *reuse, struct run *run) {
 struct run *reuse_find(const struct reuse *reuse, size_t bytes, size_t align,
                        struct random_stream *random) {
     // The object goes to the end of the body, so an alignment is known to hold only if it fills it.
+    // P-LARGE-SNUG
     bool is_snug = FIRN_LARGE_SNUG || align > FIRN_PAGE;
     size_t most = is_snug ? bytes : bytes + bytes / 4;
     return reuse->bins.runs > 0 ? bins_fit(&reuse->bins, bytes, align, most, random) : NULL;

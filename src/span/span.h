@@ -4,6 +4,7 @@
 //   live      its bit in `live`                       the program has it
 //   free      its bit in `free`                       available; nobody has it
 //   in hand   neither                                in its owner's shuffle vector, or in quarantine
+// Bits, and no list through the slots: what is written to a free slot is followed by nobody. P-LINK-NONE.
 // A live slot may also have its bit in `remote`: another thread freed it, the owner
 // has not yet taken it back.
 //

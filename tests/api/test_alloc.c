@@ -19,6 +19,7 @@ static const size_t sizes[] = {
     65536, 65537, 100000, 131072, 262145, 1000000, 1048576, 3000001};
 enum { SIZES = sizeof(sizes) / sizeof(sizes[0]) };
 
+// P-SIZE
 static const size_t impossible[] = {(size_t)PTRDIFF_MAX + 1, // 2^63
                                     (size_t)PTRDIFF_MAX +
                                         2, // 2^63 + 1: rounding it up to pages must not wrap

@@ -3,9 +3,11 @@
 #include "tests/api/api.h"
 
 #include <malloc.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -239,6 +241,50 @@ static unsigned count_sites_apart(void) {
     return apart;
 }
 
+// P-LINK-NONE: no word of a freed block leads to another block of the heap, whichever thread freed it.
+enum { FEW = 600 };
+
+static void *free_odd_blocks(void *unused) {
+    (void)unused;
+    for (unsigned i = 1; i < FEW; i += 2) {
+        free(blocks[i]);
+    }
+    return NULL;
+}
+
+static bool leads_to_a_block(uintptr_t word) {
+    for (unsigned i = 0; i < FEW; i++) {
+        if (word - (uintptr_t)blocks[i] < 64) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void free_blocks_hold_no_links(void **state) {
+    pthread_t other;
+    (void)state;
+    for (unsigned i = 0; i < FEW; i++) {
+        blocks[i] = malloc(64);
+        assert_non_null(blocks[i]);
+        memset(blocks[i], 0x5a, 64);
+    }
+    assert_int_equal(pthread_create(&other, NULL, free_odd_blocks, NULL), 0);
+    assert_int_equal(pthread_join(other, NULL), 0);
+    for (unsigned i = 2; i < FEW; i += 4) {
+        free(blocks[i]);
+    }
+    for (unsigned i = 0; i < FEW; i++) {
+        const volatile uintptr_t *words = blocks[i]; // freed or not: what matters is what is there
+        for (unsigned w = 0; w < 8; w++) {
+            assert_false(leads_to_a_block(words[w]));
+        }
+    }
+    for (unsigned i = 0; i < FEW; i += 4) {
+        free(blocks[i]);
+    }
+}
+
 // P-PARTITION and P-PARTITION-REUSE, in fresh processes, because each draws one key for its sites.
 // Evenly spaced sites like these are not hashed independently: all eight land in one of four
 // partitions in about one process of eight (8 of 60 measured). In all twelve: 2^-36.
@@ -292,10 +338,10 @@ static void large_blocks_are_guarded(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(large_blocks_are_guarded), cmocka_unit_test(order_is_random),
-        cmocka_unit_test(reuse_is_random),          cmocka_unit_test(base_is_random),
-        cmocka_unit_test(children_differ),          cmocka_unit_test(classes_keep_their_addresses),
-        cmocka_unit_test(partitions_share_nothing),
+        cmocka_unit_test(large_blocks_are_guarded),  cmocka_unit_test(order_is_random),
+        cmocka_unit_test(reuse_is_random),           cmocka_unit_test(base_is_random),
+        cmocka_unit_test(children_differ),           cmocka_unit_test(classes_keep_their_addresses),
+        cmocka_unit_test(free_blocks_hold_no_links), cmocka_unit_test(partitions_share_nothing),
     };
     if (argc > 1 && strcmp(argv[1], "--where") == 0) {
         printf("%p\n", malloc(BYTES));

@@ -130,6 +130,7 @@ static void test_zero_does_not_leak(void **state) {
     assert_true(after < before + 50000000);
 }
 
+// P-SIZE
 static void test_failure_keeps_the_block(void **state) {
     (void)state;
     static const size_t too_much[] = {SIZE_MAX, SIZE_MAX / 2 + 1, PTRDIFF_MAX, (size_t)1 << 60};

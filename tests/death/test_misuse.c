@@ -1,5 +1,7 @@
 // Every kind of heap misuse ends the process by SIGABRT, with one exact line that names it.
 //
+// P-FREE-DOUBLE, P-FREE-INTERIOR, P-FREE-MISALIGNED, P-FREE-NEVER, P-FREE-FOREIGN, P-FREE-SIZE, P-LINK.
+//
 // Each scenario of misuse.c runs in a process of its own; its standard error is a packet pipe, so
 // that a report in more than one write shows. Scenarios named harness_* are wrong on purpose: they
 // pass when they are rejected for the expected reason. Without those, a harness that accepts

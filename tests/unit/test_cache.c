@@ -178,7 +178,7 @@ static void not_even_in_small_vectors(void **state) {
     small_check();
 }
 
-// P-RANDOM: neither at once nor, oftener than in 2 % of the cases, as the next but one.
+// P-ORDER: neither at once nor, oftener than in 2 % of the cases, as the next but one.
 static void a_freed_slot_is_not_next(void **state) {
     (void)state;
     for (unsigned i = 0; i < SIZES; i++) {

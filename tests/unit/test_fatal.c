@@ -100,6 +100,7 @@ static void die_internally(void *context) {
     FIRN_ENSURE(one == 2);
 }
 
+// P-ENSURE
 static void internal_error(void **state) {
     (void)state;
     struct child c;
@@ -147,6 +148,7 @@ static void die_ignoring(void *context) {
     die_plainly(context);
 }
 
+// P-FATAL
 static void handler_and_mask_do_not_save_it(void **state) {
     (void)state;
     struct child c;

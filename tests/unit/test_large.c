@@ -64,7 +64,7 @@ static void check_reuse(void) {
         ENSURE(!is_zero || memory_is_zero(p[k], size));
         memset(p[k], 0xa5, size);
         ENSURE(!memory_can_read((uintptr_t)p[k] + align_up(size, FIRN_PAGE)));
-        ENSURE(!FIRN_LARGE_SNUG || !memory_can_read((uintptr_t)p[k] - 1));
+        ENSURE(!FIRN_LARGE_SNUG || !memory_can_read((uintptr_t)p[k] - 1)); // P-LARGE-SNUG
     }
 }
 
@@ -74,6 +74,7 @@ static void reuse(void **state) {
     assert_true(case_run_everywhere(check_reuse));
 }
 
+// P-LARGE-GUARD
 static void guards(void **state) {
     (void)state;
     assert_true(case_run_everywhere(check_guards));

@@ -193,6 +193,7 @@ static long by_raw_clone(void) {
     return syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
 }
 
+// P-FORK
 static void children_differ(void **state) {
     (void)state;
     long (*const ways[])(void) = {by_fork, by_raw_clone};

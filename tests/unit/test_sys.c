@@ -93,6 +93,7 @@ static int secure_main(void) {
 }
 
 // A set-user-ID copy of this program, started by nobody, must not see the caller's environment.
+// P-SECURE
 static void secure_programs_read_no_environment(void **state) {
     (void)state;
     struct child c;
