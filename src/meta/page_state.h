@@ -1,0 +1,54 @@
+// What a page of the heap is at the moment: the contract between the allocator, the mesher and the
+// cold tier. One byte a page, changed only by compare-and-swap along the edges of page_state_edges.
+//
+// Bytes exist only where somebody asked for them (page_state_prepare): a page without one is
+// PAGE_FRESH, and a program whose pages nobody ever merges or freezes pays nothing. Covered is the
+// whole data reservation (FIRN_ROOT.data).
+#ifndef FIRN_META_PAGE_STATE_H
+#define FIRN_META_PAGE_STATE_H
+
+#include "src/base/compiler.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum page_state {
+    PAGE_FRESH,    // nothing is known: never used, purged, or never looked at
+    PAGE_RESIDENT, // private memory with something in it
+    PAGE_TRACKED,  // the same, and it is known whether it was written since the last look
+    PAGE_STAGED,   // set aside, still uncompressed; a touch brings it back (PAGE_THAWING)
+    PAGE_FROZEN,   // the store holds the bytes; a touch thaws
+    PAGE_THAWING,  // on its way back, by one thread; others wait
+    PAGE_MESHING,  // its mapping is being exchanged; who would write waits
+    PAGE_MESHED,   // maps a frame that other spans map too
+    PAGE_STATES
+};
+
+// page_state_edges[from] has bit `to` set when a page may go from the one to the other.
+extern const uint8_t page_state_edges[PAGE_STATES];
+const char *page_state_name(enum page_state state);
+
+FIRN_INLINE bool page_state_is_edge(enum page_state from, enum page_state to) {
+    return (page_state_edges[from] >> to & 1) != 0;
+}
+
+// Makes the bytes of the pages of [address, +bytes), which lies in the data reservation. False when
+// descriptor memory is exhausted. May take LOCK_ARENA. Preserves errno.
+bool page_state_prepare(uintptr_t address, size_t bytes) FIRN_CHECKED;
+
+// Any address, any thread, also in a signal handler. PAGE_FRESH outside of the data reservation.
+// Acquire: what the thread that set this state wrote before is visible.
+enum page_state page_state_get(uintptr_t address);
+
+// The page goes from `from` to `to`, or is not in `from` (false). Its byte was prepared. An edge that
+// is not in the table is a bug of ours: fatal in debug builds, false in others. Signal-safe.
+// Acquire and release.
+bool page_state_move(uintptr_t address, enum page_state from, enum page_state to) FIRN_CHECKED;
+
+// All pages of [address, +bytes) or none: `to` is a state that only the caller ends, and the edge back
+// exists. While it runs others may see some pages moved.
+bool page_state_move_range(uintptr_t address, size_t bytes, enum page_state from,
+                           enum page_state to) FIRN_CHECKED;
+
+#endif

@@ -1,0 +1,86 @@
+// Ranges that nobody may write for the moment: what a merge needs while it copies.
+//
+// Three engines, probed at first use, never at start (a program whose heap never fragments opens no
+// descriptor, starts no thread and installs no handler):
+//
+//   event    userfaultfd, full mode. A toucher sleeps in the kernel until the range is published or
+//            released; so does a system call that writes there. Needs CAP_SYS_PTRACE,
+//            vm.unprivileged_userfaultfd=1 or the right to open /dev/userfaultfd.
+//   signal   userfaultfd for user mode only. A thread sleeps in the kernel likewise, but a system
+//            call that writes into a staged range fails with EFAULT.
+//   protect  mprotect. A thread that writes gets SIGSEGV, and our handler waits. A system call that
+//            writes there fails with EFAULT.
+//
+// In all of them readers, and system calls that read, go on undisturbed, and a forked child has
+// its own copy with the content of the moment.
+#ifndef FIRN_OS_FAULT_H
+#define FIRN_OS_FAULT_H
+
+#include "src/base/compiler.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum fault_engine {
+    FAULT_NONE, // not probed yet, or nothing works: no range can be staged
+    FAULT_EVENT,
+    FAULT_SIGNAL,
+    FAULT_PROTECT
+};
+
+enum {
+    FAULT_RANGES = 64,       // staged at the same time
+    FAULT_STACK_LEAST = 2048 // no stack is smaller; see fault_can_hold_stacks
+};
+
+// The engine to use; FAULT_NONE: the best there is. Before the first of the calls below, else
+// without effect. One that does not work falls through to the next.
+void fault_choose(enum fault_engine wanted);
+
+// Names the range in which pages will be staged: mapped private and anonymous, or to be mapped so.
+// Probes the engine. Once per process; false when no engine works. Preserves errno.
+bool fault_start(uintptr_t address, size_t bytes) FIRN_CHECKED;
+enum fault_engine fault_engine(void);
+const char *fault_engine_name(enum fault_engine engine);
+
+// Whether a page that a thread uses as its stack may be staged. If not (`protect`: the kernel puts
+// the frame of the signal onto that stack), only spans of slots below FAULT_STACK_LEAST bytes may.
+bool fault_can_hold_stacks(void);
+
+// From here until fault_publish or fault_release nobody can change the range, which lies in that of
+// fault_start, is mapped readable and writable, and is not staged. Every write that others made
+// before is visible. False, with nothing changed, when that is not possible now (no memory for the
+// mapping, too many ranges, a system call of the program may be writing there, an engine that the
+// program switched off): try another one, or later.
+//
+// The thread that stages allocates nothing and touches no block of the program until it is done.
+// It may hold locks only if no thread takes them between a touch of a block and the lock's release.
+bool fault_stage(uintptr_t address, size_t bytes) FIRN_CHECKED;
+
+// The range has been mapped anew, readable and writable (mmap with MAP_FIXED), and is complete.
+// Whoever waited for it goes on there.
+void fault_publish(uintptr_t address, size_t bytes);
+
+// The range is what it was. Whoever waited goes on.
+void fault_release(uintptr_t address, size_t bytes);
+
+// To be called for a range of the heap that was mapped anew, before or after fault_publish: it
+// becomes one mapping with its neighbours again where possible, and can be staged. Without it
+// everything works, with more mappings. Preserves errno.
+void fault_adopt(uintptr_t address, size_t bytes);
+
+// First thing in a forked child: what was staged in the parent is not, here; descriptors that act on
+// the parent are closed. The next fault_stage starts anew. Done by itself, where the kernel can wipe
+// a page on fork, in a child that no fork handler saw, when it touches a staged page or stages one.
+void fault_after_fork_in_child(void);
+
+struct fault_figures {
+    uint64_t stages;   // ranges staged
+    uint64_t refused;  // not staged
+    uint64_t waits;    // touches that our handler saw (`protect`); the kernel counts no others
+    uint64_t replaced; // times the program's own handler had taken our place
+};
+void fault_figures(struct fault_figures *out);
+
+#endif
