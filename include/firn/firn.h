@@ -44,6 +44,34 @@ const char *firn_version(void);
  * that another thread frees or resizes meanwhile is any of these. */
 size_t firn_object_size(const void *p);
 
+/* What Firn found, as a report handler sees it. Pointers are valid during the call only. */
+struct firn_report {
+    size_t struct_bytes;     /* of this struct in the library: fields beyond it are not there */
+    const char *word;        /* "double-free": the stable word of the first line */
+    const char *function;    /* what the program called: "free", "operator delete" */
+    uintptr_t address;       /* the pointer in question */
+    size_t class_bytes;      /* of its slot; 0 outside of the heap, SIZE_MAX above 32 KiB */
+    size_t size;             /* named in the call; SIZE_MAX: none was */
+    const char *found;       /* "slot is already free" */
+    const char *expected;    /* "a live slot" */
+    const char *hint;        /* what to do */
+    uintptr_t caller;        /* return address of the call; 0: unknown */
+    const char *module;      /* the file that contains it; "?": unknown */
+    uintptr_t module_offset; /* for addr2line -e module */
+    int thread;              /* kernel's id of the calling thread */
+    const char *text;        /* the whole report, as written; NUL-terminated */
+    size_t text_bytes;
+};
+
+/* Sets the function to be called once, when Firn has found misuse, written its report, and is about
+ * to abort; NULL for none. It runs on the thread that failed, with most signals blocked, while the
+ * heap is damaged and its locks may be held: it must not allocate, nor call what does (stdio), and
+ * should do as little as a signal handler may: write(2) to a descriptor that is open already.
+ * Whatever it does the process ends by SIGABRT: when it returns, when it faults, when it misuses the
+ * heap again, and 10 seconds later when it does none of these. (It may end the process itself, by
+ * _exit.) Safe at any time and from any thread. */
+void firn_set_report_handler(void (*handler)(const struct firn_report *));
+
 #ifdef __cplusplus
 }
 #endif

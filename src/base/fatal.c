@@ -5,38 +5,42 @@
 // interposed by the program or by Firn itself.
 #include "src/base/fatal.h"
 
-#include "src/base/text.h"
+#include "include/firn/firn.h"
+#include "src/base/report_text.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stdbool.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { TEXT_BYTES = 1536, PATH_BYTES = 256 };
+// A report without stacks has about 1 KiB: a pipe then takes it in one piece (PIPE_BUF). The last
+// lines have room of their own, so that a long stack does not push out what to do.
+enum { TEXT_BYTES = 8192, REST_BYTES = 1024, HANDLER_SECONDS = 10 };
 
-struct fatal_row {
-    const char *slug;
-    const char *expected;
-    const char *advice;
-};
+FIRN_TLS struct fatal_call firn_call;
 
-static const struct fatal_row rows[FATAL_COUNT] = {
-#define FATAL(id, slug, expected, advice) [FATAL_##id] = {slug, expected, advice},
-#include "src/base/fatal.def"
-#undef FATAL
-};
-
-// Both are set at start and read on the way out, perhaps by another thread: release and acquire,
-// so that what the function relies on is visible to its caller.
+// Set at start, or by the program, and read on the way out, perhaps by another thread: release and
+// acquire, so that what the function relies on is visible to its caller.
 static _Atomic(fatal_locate_fn *) locator;
 static _Atomic(fatal_detail_fn *) detailer;
+static _Atomic(fatal_recall_fn *) recalls[FATAL_RECALLS];
+static _Atomic(fatal_write_fn *) writer;
+static void (*_Atomic handler)(const struct firn_report *);
 
 // Process id in the upper half, thread id in the lower one, of the thread that is dying; 0: none.
 // The process id makes a child that was forked in that moment free to die on its own.
 static _Atomic uint64_t dying;
+
+// P-REPORT: the reporting thread's alone.
+enum fatal_stage { STAGE_COMPOSING, STAGE_WRITING, STAGE_HANDLING };
+static _Atomic int stage;
+static char buffer[TEXT_BYTES];
+static struct text report;
+static struct report_source source;
 
 void fatal_set_locator(fatal_locate_fn *locate) {
     atomic_store_explicit(&locator, locate, memory_order_release);
@@ -46,12 +50,36 @@ void fatal_set_detail(fatal_detail_fn *detail) {
     atomic_store_explicit(&detailer, detail, memory_order_release);
 }
 
-const char *fatal_slug(enum fatal_id id) {
-    return rows[id].slug;
+bool fatal_add_recall(fatal_recall_fn *recall) {
+    for (unsigned i = 0; i < FATAL_RECALLS; i++) {
+        fatal_recall_fn *none = NULL;
+        if (atomic_compare_exchange_strong_explicit(&recalls[i], &none, recall,
+                                                    memory_order_release, memory_order_relaxed) ||
+            none == recall) {
+            return true;
+        }
+    }
+    return false;
 }
 
-// P-FATAL: no handler, mask or option of the program survives this.
-static FIRN_NORETURN void die(void) {
+void fatal_set_writer(fatal_write_fn *write_report) {
+    atomic_store_explicit(&writer, write_report, memory_order_release);
+}
+
+void fatal_set_handler(void (*function)(const struct firn_report *)) {
+    atomic_store_explicit(&handler, function, memory_order_release);
+}
+
+const char *fatal_slug(enum fatal_id id) {
+    return report_text_slug(id);
+}
+
+static uint64_t self_id(void) {
+    return (uint64_t)syscall(SYS_getpid) << 32 | (uint32_t)syscall(SYS_gettid);
+}
+
+// P-FATAL: from here on SIGABRT ends the process, whatever the program wanted it to do.
+static void arm_abort(void) {
     struct sigaction action;
     sigset_t set;
     memset(&action, 0, sizeof(action));
@@ -60,6 +88,10 @@ static FIRN_NORETURN void die(void) {
     sigemptyset(&set);
     sigaddset(&set, SIGABRT);
     sigprocmask(SIG_UNBLOCK, &set, NULL);
+}
+
+static FIRN_NORETURN void die(void) {
+    arm_abort();
     syscall(SYS_tgkill, syscall(SYS_getpid), syscall(SYS_gettid), SIGABRT);
     // Reached only where the signal cannot end us: process 1 of a container, or another thread that
     // installed a handler in between. Neither may go on with a broken heap.
@@ -67,9 +99,9 @@ static FIRN_NORETURN void die(void) {
 }
 
 // True for the thread that reports. A second thread waits here for the first to end the process;
-// the first one, coming back because reporting itself failed, dies at once.
+// the first one, coming back because reporting itself failed, gets false.
 static bool claim_report(void) {
-    uint64_t self = (uint64_t)syscall(SYS_getpid) << 32 | (uint32_t)syscall(SYS_gettid);
+    uint64_t self = self_id();
     uint64_t seen = 0;
     while (!atomic_compare_exchange_strong_explicit(&dying, &seen, self, memory_order_acq_rel,
                                                     memory_order_acquire)) {
@@ -83,82 +115,139 @@ static bool claim_report(void) {
     return true;
 }
 
-// A path is the program's to choose: it must not be able to forge further lines.
-static void text_printable(struct text *t, const char *s) {
-    for (; *s != '\0'; s++) {
-        bool is_control = (unsigned char)*s < 0x20 || *s == 0x7f;
-        text_char(t, is_control ? '?' : *s);
+static void deliver(void) {
+    fatal_write_fn *write_report = atomic_load_explicit(&writer, memory_order_acquire);
+    atomic_store_explicit(&stage, STAGE_WRITING, memory_order_relaxed);
+    if (write_report != NULL) {
+        const char *note = write_report(report.data, report.length);
+        if (note == NULL) {
+            return;
+        }
+        text_str(&report, note);
+    }
+    while (syscall(SYS_write, STDERR_FILENO, report.data, report.length) < 0 && errno == EINTR) {
     }
 }
 
-static void text_caller(struct text *t, uintptr_t caller) {
-    fatal_locate_fn *locate = atomic_load_explicit(&locator, memory_order_acquire);
-    char path[PATH_BYTES] = "?";
-    uintptr_t offset = caller;
-    if (locate != NULL && caller != 0) {
-        offset = locate(caller, path, sizeof(path));
+// Composing came to an end, one way or another.
+static void finish(bool is_whole) {
+    report.capacity = TEXT_BYTES;
+    report_text_mend(&report);
+    if (!is_whole) {
+        text_str(&report, "firn:   note: the heap is too damaged to describe the block\n");
     }
-    text_printable(t, path);
-    text_char(t, '+');
-    text_hex(t, offset);
+    report_text_rest(&report, &source);
+    report_text_mend(&report);
+    deliver();
 }
 
-static void text_size(struct text *t, size_t size, size_t none, const char *word) {
-    if (size == none) {
-        text_str(t, word);
-    } else {
-        text_dec(t, size);
+// What made composing, or the program's handler, fault or come here again.
+static FIRN_NORETURN void give_up(void) {
+    if (atomic_load_explicit(&stage, memory_order_relaxed) == STAGE_COMPOSING) {
+        finish(false);
+    }
+    die();
+}
+
+static void on_fault(int number) {
+    (void)number;
+    while (atomic_load_explicit(&dying, memory_order_acquire) != self_id()) {
+        pause(); // some other thread's fault: the process ends in a moment
+    }
+    give_up();
+}
+
+// Nothing of the program runs any more in this thread but its report handler: a signal handler that
+// interrupted here could misuse the heap again, and a handler for faults could go on somewhere else.
+static void seclude(void) {
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
+    struct sigaction action;
+    sigset_t blocked;
+    sigfillset(&blocked);
+    memset(&action, 0, sizeof(action));
+    action.sa_handler = on_fault;
+    action.sa_flags = SA_ONSTACK;
+    for (unsigned i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {
+        sigaction(faults[i], &action, NULL);
+        sigdelset(&blocked, faults[i]);
+    }
+    sigprocmask(SIG_SETMASK, &blocked, NULL);
+}
+
+static void gather(enum fatal_id id, const struct fatal_info *info) {
+    static char name[17];
+    syscall(SYS_prctl, PR_GET_NAME, name, 0, 0, 0);
+    source.id = id;
+    source.info = info;
+    source.locate = atomic_load_explicit(&locator, memory_order_acquire);
+    source.detail = atomic_load_explicit(&detailer, memory_order_acquire);
+    for (unsigned i = 0; i < FATAL_RECALLS; i++) {
+        source.recalls[i] = atomic_load_explicit(&recalls[i], memory_order_acquire);
+    }
+    source.process = (int)syscall(SYS_getpid);
+    source.thread = (int)syscall(SYS_gettid);
+    source.thread_name = name;
+    source.module[0] = '\0';
+    report = text_on(buffer, TEXT_BYTES - REST_BYTES);
+}
+
+// A handler that never ends, waits for another dying thread, or leaves by longjmp: the process ends
+// all the same.
+static void arm_watchdog(void) {
+    struct sigevent event;
+    struct itimerspec when;
+    int timer;
+    memset(&event, 0, sizeof(event));
+    memset(&when, 0, sizeof(when));
+    event.sigev_notify = SIGEV_SIGNAL;
+    event.sigev_signo = SIGABRT;
+    when.it_value.tv_sec = HANDLER_SECONDS;
+    if (syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, &timer) == 0) {
+        syscall(SYS_timer_settime, timer, 0, &when, NULL);
     }
 }
 
-static void text_first_line(struct text *t, enum fatal_id id, const struct fatal_info *info) {
-    text_str(t, "firn: ");
-    text_str(t, rows[id].slug);
-    text_str(t, ": ");
-    text_str(t, info->api);
-    text_char(t, '(');
-    text_hex(t, info->address);
-    text_str(t, "): class=");
-    if (info->class_bytes == FATAL_CLASS_LARGE) {
-        text_str(t, "large");
-    } else {
-        text_size(t, info->class_bytes, FATAL_CLASS_NONE, "none");
+static void call_handler(void) {
+    void (*function)(const struct firn_report *) =
+        atomic_load_explicit(&handler, memory_order_acquire);
+    const struct fatal_info *info = source.info;
+    if (function == NULL) {
+        return;
     }
-    text_str(t, " size=");
-    text_size(t, info->size, FATAL_SIZE_UNKNOWN, "?");
-    text_str(t, " found: ");
-    text_str(t, info->found);
-    text_str(t, "; expected: ");
-    text_str(t, rows[id].expected);
-    text_str(t, "; caller=");
-    text_caller(t, info->caller);
-    text_char(t, '\n');
-}
-
-static void text_more(struct text *t, enum fatal_id id, const struct fatal_info *info) {
-    fatal_detail_fn *detail = atomic_load_explicit(&detailer, memory_order_acquire);
-    text_str(t, "firn:   hint: ");
-    text_str(t, rows[id].advice);
-    text_char(t, '\n');
-    if (detail != NULL) {
-        size_t room = t->capacity - t->length;
-        size_t written = detail(id, info, t->data + t->length, room);
-        t->length += written < room ? written : room - 1;
-    }
+    const struct firn_report view = {
+        .struct_bytes = sizeof(view),
+        .word = report_text_slug(source.id),
+        .function = info->api,
+        .address = info->address,
+        .class_bytes = info->class_bytes,
+        .size = info->size,
+        .found = info->found,
+        .expected = report_text_expected(source.id),
+        .hint = report_text_advice(source.id),
+        .caller = info->caller,
+        .module = source.module,
+        .module_offset = source.offset,
+        .thread = source.thread,
+        .text = report.data,
+        .text_bytes = report.length,
+    };
+    atomic_store_explicit(&stage, STAGE_HANDLING, memory_order_relaxed);
+    arm_abort();
+    arm_watchdog();
+    function(&view);
 }
 
 void fatal(enum fatal_id id, const struct fatal_info *info) {
-    if (claim_report()) {
-        char buffer[TEXT_BYTES];
-        struct text t = text_on(buffer, sizeof(buffer));
-        text_first_line(&t, id, info);
-        text_more(&t, id, info);
-        if (t.length == sizeof(buffer) - 1) {
-            buffer[t.length - 1] = '\n'; // cut short: still a line
-        }
-        while (syscall(SYS_write, STDERR_FILENO, buffer, t.length) < 0 && errno == EINTR) {
-        }
+    if (!claim_report()) {
+        give_up();
     }
+    atomic_store_explicit(&stage, STAGE_COMPOSING, memory_order_relaxed);
+    seclude();
+    gather(id, info);
+    report_text_first_line(&report, &source);
+    report_text_block(&report, &source);
+    finish(true);
+    call_handler();
     die();
 }
 

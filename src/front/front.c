@@ -8,7 +8,9 @@
 #include "src/front/figures.h"
 #include "src/front/options.h"
 #include "src/heap/extent.h"
+#include "src/heap/report.h"
 #include "src/os/keep.h"
+#include "src/os/sink.h"
 #include "src/os/sys.h"
 
 #include <errno.h>
@@ -187,6 +189,26 @@ static void front_say_hello(void) {
     sys_write(2, line.data, line.length);
 }
 
+// Whoever asks for reports in a file relies on it: what cannot work is said now, not when it is
+// needed.
+static void front_open_report(const char *target) {
+    char buffer[SINK_TARGET_BYTES + 160];
+    struct text line = text_on(buffer, sizeof(buffer));
+    const char *wrong = sink_set(target);
+    fatal_set_writer(sink_write);
+    if (wrong == NULL) {
+        return;
+    }
+    text_str(&line, "firn: FIRN_OPTIONS: report: cannot use '");
+    for (; *target != '\0'; target++) {
+        text_char(&line, *target >= ' ' && *target <= '~' ? *target : '?');
+    }
+    text_str(&line, "': ");
+    text_str(&line, wrong);
+    text_str(&line, "; reports go to standard error\n");
+    sys_write(2, line.data, line.length);
+}
+
 void front_start(void) {
     if (atomic_exchange_explicit(&front_is_started, true, memory_order_relaxed)) {
         return;
@@ -194,12 +216,16 @@ void front_start(void) {
     const int saved = errno;
     // Here too, and not only when the heap starts: a program's first call may be a wrong free.
     fatal_set_locator(sys_locate);
+    fatal_set_detail(report_describe);
     options_parse(sys_environment("FIRN_OPTIONS"));
     if (options_get()->verbose) {
         front_say_hello();
     }
     if (options_get()->stats_exit) {
         keep_copy(&front_stderr, 2);
+    }
+    if (options_get()->report[0] != '\0') {
+        front_open_report(options_get()->report);
     }
     errno = saved;
 }

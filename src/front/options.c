@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-// One key. `word` is the only value of an option that takes a word; else a number up to `max`.
+// One key. `word` is the only value of an option that takes a word; `max` is 0 for one that takes any
+// text; else a number up to `max`.
 struct option_key {
     const char *name;
     const char *word;
@@ -19,13 +20,21 @@ struct option_key {
 };
 
 // The order of option_keys.
-enum option_index { OPTION_STATS, OPTION_VERBOSE, OPTION_ABORT_CONF, OPTION_PURGE_DELAY, OPTIONS };
+enum option_index {
+    OPTION_STATS,
+    OPTION_VERBOSE,
+    OPTION_ABORT_CONF,
+    OPTION_PURGE_DELAY,
+    OPTION_REPORT,
+    OPTIONS
+};
 
 static const struct option_key option_keys[OPTIONS] = {
     [OPTION_STATS] = {"stats", "exit", 0, "exit"},
     [OPTION_VERBOSE] = {"verbose", NULL, 1, "0 or 1"},
     [OPTION_ABORT_CONF] = {"abort_conf", NULL, 1, "0 or 1"},
     [OPTION_PURGE_DELAY] = {"purge_delay", NULL, 600000, "0 to 600000"},
+    [OPTION_REPORT] = {"report", NULL, 0, "a file, fd:N or syslog"},
 };
 
 static struct options options_now = {.purge_delay_ms = 1000};
@@ -89,10 +98,13 @@ static bool options_read_value(const struct option_key *key, const char *value, 
         *out = 1;
         return n == strlen(key->word) && memcmp(value, key->word, n) == 0;
     }
+    if (key->max == 0) {
+        return n > 0 && n < OPTIONS_REPORT_BYTES;
+    }
     return text_parse_size(value, n, out) && *out <= key->max;
 }
 
-static void options_set(unsigned index, uint64_t value) {
+static void options_set(unsigned index, uint64_t value, const char *text, size_t n) {
     switch (index) {
     case OPTION_STATS:
         options_now.stats_exit = value != 0;
@@ -102,6 +114,10 @@ static void options_set(unsigned index, uint64_t value) {
         break;
     case OPTION_ABORT_CONF:
         options_now.abort_conf = value != 0;
+        break;
+    case OPTION_REPORT:
+        memcpy(options_now.report, text, n);
+        options_now.report[n] = '\0';
         break;
     default:
         options_now.purge_delay_ms = (uint32_t)value;
@@ -121,22 +137,31 @@ static bool options_parse_item(const char *item, size_t n) {
             continue;
         }
         uint64_t number = 0;
-        if (!options_read_value(key, value, value_bytes, &number)) {
+        const bool is_bare_text = equals == NULL && key->max == 0;
+        if (is_bare_text || !options_read_value(key, value, value_bytes, &number)) {
             options_complain_value(key, value, value_bytes);
             return false;
         }
-        options_set(i, number);
+        options_set(i, number, value, value_bytes);
         return true;
     }
     options_complain_key(item, key_bytes);
     return false;
 }
 
+// Up to the next separator, but for the one in "report=fd:N".
+static size_t options_item_bytes(const char *item) {
+    static const char descriptor[] = "report=fd:";
+    const size_t prefix = sizeof(descriptor) - 1;
+    const bool is_descriptor = strncmp(item, descriptor, prefix) == 0;
+    return is_descriptor ? prefix + strcspn(item + prefix, ":,") : strcspn(item, ":,");
+}
+
 unsigned options_parse(const char *text) {
     unsigned complaints = 0;
     const char *item = text != NULL ? text : "";
     while (*item != '\0') {
-        const size_t n = strcspn(item, ":,");
+        const size_t n = options_item_bytes(item);
         if (n > 0 && !options_parse_item(item, n)) {
             complaints++;
         }

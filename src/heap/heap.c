@@ -95,6 +95,7 @@ static void *alloc_class(unsigned class_index, size_t align, uintptr_t site) {
 }
 
 FIRN_NOINLINE void *heap_alloc_slow(size_t size, uintptr_t site) {
+    fatal_note_call("malloc", site);
     if (size > PTRDIFF_MAX) {
         return fail();
     }
@@ -133,6 +134,7 @@ void *heap_alloc_aligned(size_t align, size_t size, uintptr_t site) {
     if (align <= 16) {
         return heap_alloc_fast(size, site);
     }
+    fatal_note_call("aligned_alloc", site);
     // Before start there are no classes, but their geometry is constant.
     unsigned class_index = size > SMALL_MAX - FIRN_SLOT_EXTRA
                                ? SIZE_CLASSES
@@ -175,6 +177,7 @@ FIRN_NOINLINE void heap_free_slow(void *p, const struct heap_call *call) {
         return;
     }
     int saved = errno;
+    fatal_note_call(call->api, call->site);
     life_check_fork();
     struct found f;
     find_pointer(p, &f);

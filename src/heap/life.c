@@ -28,6 +28,7 @@ static _Atomic uint32_t *same_process;
 // Runs with the other destructors of thread-specific data, in any order: one that runs later and
 // allocates gets a cache anew and this is called again.
 static void thread_exit(void *cache) {
+    fatal_note_call("thread exit", 0);
     cache_detach(cache);
 }
 

@@ -81,6 +81,7 @@ FIRN_EXPORT size_t malloc_usable_size(void *p) {
 
 FIRN_EXPORT int malloc_trim(size_t pad) {
     (void)pad; // glibc keeps so much at the top of its heap; there is no top here
+    fatal_note_call("malloc_trim", FIRN_CALLER());
     return heap_trim() ? 1 : 0;
 }
 
@@ -118,6 +119,10 @@ FIRN_EXPORT size_t firn_object_size(const void *p) {
 
 FIRN_EXPORT const char *firn_version(void) {
     return FIGURES_VERSION;
+}
+
+FIRN_EXPORT void firn_set_report_handler(void (*handler)(const struct firn_report *)) {
+    fatal_set_handler(handler);
 }
 
 // Names of glibc's own that programs and older libraries call directly. Without them such a call

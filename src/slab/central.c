@@ -37,12 +37,14 @@ void central_take_remote(struct span *s) {
         return;
     }
     bool is_link = fault == SPAN_BAD_LINK;
+    // Found in passing: the call is that of the thread that takes the block back, not the culprit's.
     struct fatal_info info = {
-        .api = "free",
+        .api = firn_call.api != NULL ? firn_call.api : "free",
         .address = bad,
         .class_bytes = span_class(s)->bytes,
         .size = FATAL_SIZE_UNKNOWN,
         .found = is_link ? "tag of a freed slot was overwritten" : "slot is already free",
+        .caller = firn_call.site,
     };
     fatal(is_link ? FATAL_CORRUPT_LINK : FATAL_DOUBLE_FREE, &info);
 }

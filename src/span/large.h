@@ -51,6 +51,20 @@ void *large_alloc(size_t size, size_t align, bool *is_zero);
 // Finds out about an address; fills *block for LARGE_LIVE and LARGE_INTERIOR (the containing object).
 enum large_kind large_find(uintptr_t address, struct large_block *block);
 
+// For reports: the run that `address` lies in and those beside it, without the lock. Right unless
+// another thread changes the heap at that moment. False: in no run.
+enum large_view_state { LARGE_VIEW_NONE, LARGE_VIEW_FREE, LARGE_VIEW_LIVE };
+struct large_neighbour {
+    enum large_view_state state;
+    uintptr_t start; // of the object, or of the free pages
+    uintptr_t end;
+};
+struct large_view {
+    struct large_neighbour self, before, after;
+    size_t requested; // bytes the program asked for; of a free run, at last
+};
+bool large_peek(uintptr_t address, struct large_view *out);
+
 // Frees the live object that starts at `address`; exact: checks under the lock. Returns what the
 // address was; anything but LARGE_LIVE means that nothing was done and the caller reports.
 enum large_kind large_free(uintptr_t address, struct large_block *block);

@@ -135,10 +135,6 @@ static int is_caller_right(const struct scenario *s, const char *caller) {
     if (plus == NULL || strncmp(plus, "+0x", 3) != 0) {
         return 0;
     }
-    if (strcmp(s->slug, "corrupt-link") == 0) {
-        // Found when the block's owner takes it back; who freed it is not recorded.
-        return strcmp(caller, "?+0x0") == 0;
-    }
     const unsigned long offset = strtoul(plus + 1, &end, 16);
     const size_t n = (size_t)(plus - caller);
     if (*end != '\0' || offset < 0x100) {

@@ -2,6 +2,7 @@
 // firn-test: sanitize=address,thread
 #include "src/base/fatal.h"
 
+#include "include/firn/firn.h"
 #include "tests/support/child.h"
 
 #include <pthread.h>
@@ -10,6 +11,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -63,8 +65,86 @@ static void further_lines_are_marked(void **state) {
     child_run(&c, die_plainly, NULL);
     char *line = strchr(c.said, '\n');
     assert_non_null(line);
+    assert_memory_equal(line + 1, "firn:   thread: ", 16);
+    line = strchr(line + 1, '\n');
+    assert_non_null(line);
     assert_string_equal(line + 1, "firn:   hint: the block was already freed: look for two owners "
                                   "of one pointer\n");
+}
+
+static void die_named(void *context) {
+    (void)context;
+    prctl(PR_SET_NAME, "wor\nker", 0, 0, 0);
+    fatal_set_locator(locate);
+    fatal(FATAL_DOUBLE_FREE, &sample);
+}
+
+static void thread_and_place_are_named(void **state) {
+    (void)state;
+    struct child c;
+    child_run(&c, die_named, NULL);
+    assert_non_null(strstr(c.said, " \"wor?ker\" of process "));
+    assert_non_null(strstr(c.said, "\nfirn:   look at: addr2line -f -C -e /usr/bin/prog 0x1169\n"));
+}
+
+static void recall_sizes(const struct fatal_info *info, struct fatal_record *out) {
+    assert_int_equal(info->address, 0x3f2a10c0);
+    assert_int_equal(out->requested, FATAL_SIZE_UNKNOWN);
+    out->requested = 60;
+}
+
+static void recall_traces(const struct fatal_info *info, struct fatal_record *out) {
+    (void)info;
+    assert_int_equal(out->requested, 60);
+    out->allocated = (struct fatal_trace){.thread = 17, .count = 2, .pcs = {0x400010, 0x400020}};
+    out->freed = (struct fatal_trace){.count = 1, .pcs = {0x400030}};
+}
+
+static void die_recalled(void *context) {
+    (void)context;
+    fatal_set_locator(locate);
+    if (!fatal_add_recall(recall_sizes) || !fatal_add_recall(recall_traces)) {
+        _exit(9);
+    }
+    fatal(FATAL_DOUBLE_FREE, &sample);
+}
+
+static void records_are_told(void **state) {
+    (void)state;
+    struct child c;
+    child_run(&c, die_recalled, NULL);
+    assert_true(child_died_of(&c, SIGABRT));
+    assert_non_null(strstr(
+        c.said, "\nfirn:   requested: 60 bytes\n"
+                "firn:   allocated: by thread 17 at /usr/bin/prog+0x10 < /usr/bin/prog+0x20\n"
+                "firn:   freed: at /usr/bin/prog+0x30\n"));
+}
+
+static void recall_nothing_1(const struct fatal_info *info, struct fatal_record *out) {
+    (void)info;
+    (void)out;
+}
+
+static void recall_nothing_2(const struct fatal_info *info, struct fatal_record *out) {
+    recall_nothing_1(info, out);
+}
+
+static void recall_nothing_3(const struct fatal_info *info, struct fatal_record *out) {
+    recall_nothing_1(info, out);
+}
+
+static void add_too_many(void *context) {
+    (void)context;
+    bool fits = fatal_add_recall(recall_sizes) && fatal_add_recall(recall_traces) &&
+                fatal_add_recall(recall_nothing_1) && fatal_add_recall(recall_nothing_2);
+    _exit(fits && fatal_add_recall(recall_sizes) && !fatal_add_recall(recall_nothing_3) ? 7 : 8);
+}
+
+static void records_have_bounded_sources(void **state) {
+    (void)state;
+    struct child c;
+    child_run(&c, add_too_many, NULL);
+    assert_true(child_exited(&c, 7));
 }
 
 static void die_large(void *context) {
@@ -123,7 +203,7 @@ static void die_forged(void *context) {
     fatal(FATAL_DOUBLE_FREE, &sample);
 }
 
-// A module's path is the program's to choose.
+// P-REPORT: a module's path is the program's to choose.
 static void path_cannot_forge_a_line(void **state) {
     (void)state;
     check_first_line(die_forged, NULL,
@@ -169,13 +249,149 @@ static void die_in_detail(void *context) {
     die_plainly(context);
 }
 
-// Reporting that fails again ends the process at once, without a second report.
+static void check_damaged(void (*body)(void *)) {
+    static const char line[] = "\nfirn:   note: the heap is too damaged to describe the block\n";
+    struct child c;
+    child_run(&c, body, NULL);
+    assert_true(child_died_of(&c, SIGABRT));
+    assert_memory_equal(c.said, "firn: double-free: free(", 24);
+    assert_non_null(strstr(c.said, line));
+    assert_non_null(strstr(c.said, "\nfirn:   hint: "));
+    assert_null(strstr(strchr(c.said, '\n'), "double-free"));
+}
+
+static size_t crashing_detail(enum fatal_id id, const struct fatal_info *info, char *text,
+                              size_t n) {
+    (void)id;
+    (void)info;
+    memset(text, 'x', n - 1);
+    raise(SIGSEGV);
+    return n - 1;
+}
+
+static void die_crashing(void *context) {
+    fatal_set_detail(crashing_detail);
+    die_plainly(context);
+}
+
+// Reporting that fails leaves what is known, and ends the process.
 static void reporting_may_fail(void **state) {
     (void)state;
+    check_damaged(die_in_detail);
+    check_damaged(die_crashing);
+}
+
+static void tell(const struct firn_report *report) {
+    dprintf(2, "handler: %s %s %lx %zu %zu %s; %s; %s+%lx %d\n", report->word, report->function,
+            (unsigned long)report->address, report->class_bytes, report->size, report->found,
+            report->expected, report->module, (unsigned long)report->module_offset,
+            report->thread == (int)gettid() && report->text_bytes == strlen(report->text) &&
+                report->struct_bytes == sizeof(*report));
+}
+
+static void die_telling(void *context) {
+    fatal_set_handler(tell);
+    die_located(context);
+}
+
+static void die_untold(void *context) {
+    fatal_set_handler(tell);
+    fatal_set_handler(NULL);
+    die_located(context);
+}
+
+static void handler_is_told(void **state) {
+    (void)state;
     struct child c;
-    child_run(&c, die_in_detail, NULL);
+    child_run(&c, die_telling, NULL);
     assert_true(child_died_of(&c, SIGABRT));
-    assert_string_equal(c.said, "");
+    const char *said = strstr(c.said, "handler:");
+    assert_non_null(said);
+    assert_true(said > strstr(c.said, "hint:"));
+    assert_string_equal(said, "handler: double-free free 3f2a10c0 64 18446744073709551615 slot is "
+                              "already free; a live slot; /usr/bin/prog+1169 1\n");
+    child_run(&c, die_untold, NULL);
+    assert_true(child_died_of(&c, SIGABRT));
+    assert_null(strstr(c.said, "handler:"));
+}
+
+static void misuse_again(const struct firn_report *report) {
+    (void)report;
+    dprintf(2, "again\n");
+    fatal(FATAL_DOUBLE_FREE, &sample);
+}
+
+static void fault(const struct firn_report *report) {
+    (void)report;
+    dprintf(2, "again\n");
+    raise(SIGBUS);
+}
+
+static sigjmp_buf way_out;
+static void go_on(int number) {
+    (void)number;
+    siglongjmp(way_out, 1);
+}
+
+// A program whose own handler would go on after a fault.
+static void die_with(void *context) {
+    void (*handler)(const struct firn_report *);
+    memcpy(&handler, context, sizeof(handler));
+    signal(SIGSEGV, go_on);
+    signal(SIGBUS, go_on);
+    if (sigsetjmp(way_out, 1) != 0) {
+        _exit(55);
+    }
+    fatal_set_handler(handler);
+    die_plainly(NULL);
+}
+
+static void handler_cannot_loop(void **state) {
+    (void)state;
+    void (*const handlers[])(const struct firn_report *) = {misuse_again, fault};
+    for (size_t i = 0; i < 2; i++) {
+        struct child c;
+        void (*handler)(const struct firn_report *) = handlers[i];
+        child_run(&c, die_with, &handler);
+        assert_true(child_died_of(&c, SIGABRT));
+        char *first = strstr(c.said, "again\n");
+        assert_non_null(first);
+        assert_null(strstr(first + 1, "again"));
+        assert_null(strstr(first, "firn: "));
+    }
+}
+
+static const char *write_elsewhere(const char *text, size_t n) {
+    dprintf(2, "elsewhere: %d\n", n == strlen(text));
+    return NULL;
+}
+
+static const char *write_in_vain(const char *text, size_t n) {
+    (void)text;
+    (void)n;
+    return "firn:   note: in vain\n";
+}
+
+static void die_elsewhere(void *context) {
+    fatal_set_writer(write_elsewhere);
+    die_plainly(context);
+}
+
+static void die_in_vain(void *context) {
+    fatal_set_writer(write_in_vain);
+    die_plainly(context);
+}
+
+static void writer_takes_the_report(void **state) {
+    (void)state;
+    struct child c;
+    child_run(&c, die_elsewhere, NULL);
+    assert_true(child_died_of(&c, SIGABRT));
+    assert_string_equal(c.said, "elsewhere: 1\n");
+    child_run(&c, die_in_vain, NULL);
+    assert_true(child_died_of(&c, SIGABRT));
+    assert_memory_equal(c.said, "firn: double-free", 17);
+    assert_string_equal(strstr(c.said, "firn:   note"), "firn:   note: in vain\n");
 }
 
 static size_t long_detail(enum fatal_id id, const struct fatal_info *info, char *text, size_t n) {
@@ -190,15 +406,15 @@ static void die_at_length(void *context) {
     die_plainly(context);
 }
 
-static void long_reports_end_in_a_newline(void **state) {
+// What does not fit is cut at a line, and what to do is still there.
+static void long_reports_keep_the_hint(void **state) {
     (void)state;
     struct child c;
     child_run(&c, die_at_length, NULL);
     assert_true(child_died_of(&c, SIGABRT));
-    size_t length = strlen(c.said);
-    assert_in_range(length, 1000, 2000);
-    assert_int_equal(c.said[length - 1], '\n');
-    assert_int_equal(c.said[length - 2], 'x');
+    assert_null(strstr(c.said, "xxx"));
+    assert_non_null(strstr(c.said, "\nfirn:   hint: "));
+    assert_int_equal(c.said[strlen(c.said) - 1], '\n');
 }
 
 static pthread_barrier_t barrier;
@@ -250,12 +466,18 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exact_line),
         cmocka_unit_test(further_lines_are_marked),
+        cmocka_unit_test(thread_and_place_are_named),
+        cmocka_unit_test(records_are_told),
+        cmocka_unit_test(records_have_bounded_sources),
+        cmocka_unit_test(handler_is_told),
+        cmocka_unit_test(handler_cannot_loop),
+        cmocka_unit_test(writer_takes_the_report),
         cmocka_unit_test(special_values),
         cmocka_unit_test(internal_error),
         cmocka_unit_test(path_cannot_forge_a_line),
         cmocka_unit_test(handler_and_mask_do_not_save_it),
         cmocka_unit_test(reporting_may_fail),
-        cmocka_unit_test(long_reports_end_in_a_newline),
+        cmocka_unit_test(long_reports_keep_the_hint),
         cmocka_unit_test(only_one_thread_reports),
         cmocka_unit_test(slugs),
     };

@@ -66,6 +66,7 @@ static void expect_ok(const char *text, struct options want) {
     assert_int_equal(o.options.verbose, want.verbose);
     assert_int_equal(o.options.abort_conf, want.abort_conf);
     assert_int_equal(o.options.purge_delay_ms, want.purge_delay_ms);
+    assert_string_equal(o.options.report, want.report);
 }
 
 static const struct options defaults = {.purge_delay_ms = 1000};
@@ -108,12 +109,38 @@ static void test_bare_key_means_one(void **state) {
 
 static void test_separators_and_order(void **state) {
     (void)state;
-    const struct options all = {true, true, true, 5};
-    expect_ok("stats=exit:verbose=1:abort_conf=1:purge_delay=5", all);
-    expect_ok("stats=exit,verbose,abort_conf,purge_delay=5", all);
-    expect_ok(":purge_delay=5,abort_conf::verbose:stats=exit,", all);
+    const struct options all = {true, true, true, 5, "syslog"};
+    expect_ok("stats=exit:verbose=1:abort_conf=1:purge_delay=5:report=syslog", all);
+    expect_ok("stats=exit,verbose,abort_conf,purge_delay=5,report=syslog", all);
+    expect_ok(":purge_delay=5,abort_conf::verbose:report=syslog,stats=exit,", all);
     expect_ok("verbose=1:verbose=0", defaults);
     expect_ok("purge_delay=7:purge_delay=8", (struct options){.purge_delay_ms = 8});
+}
+
+static void test_report_target(void **state) {
+    (void)state;
+    expect_ok("report=/var/log/firn",
+              (struct options){.purge_delay_ms = 1000, .report = "/var/log/firn"});
+    // The one value with a separator in it.
+    expect_ok("report=fd:2", (struct options){.purge_delay_ms = 1000, .report = "fd:2"});
+    expect_ok("purge_delay=0,report=fd:17:verbose",
+              (struct options){.verbose = true, .report = "fd:17"});
+    expect_ok("report=fd", (struct options){.purge_delay_ms = 1000, .report = "fd"});
+    expect_complaint("report", "firn: FIRN_OPTIONS: report: value '1' ignored; expected a file, "
+                               "fd:N or syslog\n");
+    expect_complaint("report=", "firn: FIRN_OPTIONS: report: value '' ignored; expected a file, "
+                                "fd:N or syslog\n");
+    char text[300] = "report=";
+    memset(text + 7, 'p', OPTIONS_REPORT_BYTES);
+    expect_complaint(text, "firn: FIRN_OPTIONS: report: value "
+                           "'pppppppppppppppppppppppppppppppppppppppppppppppp...' ignored; "
+                           "expected a file, fd:N or syslog\n");
+    text[7 + OPTIONS_REPORT_BYTES - 1] = '\0';
+    struct outcome o = parse(text);
+    assert_int_equal(o.complaints, 0);
+    assert_string_equal(o.options.report, text + 7);
+    expect_complaint("reprot=x", "firn: FIRN_OPTIONS: unknown option 'reprot' ignored; closest is "
+                                 "'report'\n");
 }
 
 static void test_unknown_key_names_the_closest(void **state) {
@@ -210,6 +237,7 @@ int main(void) {
         cmocka_unit_test(test_every_key),
         cmocka_unit_test(test_bare_key_means_one),
         cmocka_unit_test(test_separators_and_order),
+        cmocka_unit_test(test_report_target),
         cmocka_unit_test(test_unknown_key_names_the_closest),
         cmocka_unit_test(test_keys_are_exact),
         cmocka_unit_test(test_bad_values_name_the_range),

@@ -466,7 +466,7 @@ static void a_write_after_a_remote_free_is_found(void **state) {
         skip();
     }
     for (unsigned byte = 0; byte < 8; byte++) {
-        assert_true(small_run_aborts(overwrite, &byte, "firn: corrupt-link: free("));
+        assert_true(small_run_aborts(overwrite, &byte, "firn: corrupt-link: "));
     }
 }
 
