@@ -14,7 +14,10 @@ enum cap {
     CAP_RESERVE = 1u << 4,      // terabytes of PROT_NONE are free of charge (no RLIMIT_AS)
     CAP_WIDE_ADDRESS = 1u << 5, // 47 bits of user addresses; without it, 39 are assumed
     CAP_GETRANDOM = 1u << 6,    // getrandom(2); else /dev/urandom
-    CAP_ALL = (1u << 7) - 1
+    // Tried when first needed (os/fault.h), not at start: set unless masked.
+    CAP_FAULT_EVENT = 1u << 7,
+    CAP_FAULT_SIGNAL = 1u << 8,
+    CAP_ALL = (1u << 9) - 1
 };
 
 struct limits {

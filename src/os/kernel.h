@@ -20,6 +20,9 @@
 #define MADV_GUARD_INSTALL 102
 #define MADV_GUARD_REMOVE 103
 #endif
+#ifndef MADV_POPULATE_READ // Linux 5.14
+#define MADV_POPULATE_READ 22
+#endif
 
 // ThreadSanitizer knows a few windows of the address space and ends the process, or maps page zero,
 // for a mapping anywhere else: in its builds reservations are small and lie in one of them.

@@ -334,6 +334,22 @@ bool map_renew(const struct reservation *r, uintptr_t address, size_t bytes) {
     return true;
 }
 
+// A range of several mappings may be refused half-way: what was done is undone.
+bool map_deny_writes(uintptr_t address, size_t bytes) {
+    if (protect(address, bytes, PROT_READ)) {
+        return true;
+    }
+    map_allow_writes(address, bytes);
+    return false;
+}
+
+bool map_allow_writes(uintptr_t address, size_t bytes) {
+    int saved = errno;
+    bool is_done = protect(address, bytes, READ_WRITE);
+    errno = saved;
+    return is_done;
+}
+
 // A VMA too many: the protection is done without, as guards are.
 void map_make_readonly(uintptr_t address, size_t bytes) {
     int saved = errno;

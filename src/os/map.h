@@ -58,6 +58,10 @@ bool map_renew(const struct reservation *r, uintptr_t address, size_t bytes) FIR
 
 void map_make_readonly(uintptr_t address, size_t bytes);
 void map_make_writable(uintptr_t address, size_t bytes);
+// The same for callers that rely on it: false when it was refused. Giving the right back needs no
+// memory, so that it is refused only for what is not mapped.
+bool map_deny_writes(uintptr_t address, size_t bytes) FIRN_CHECKED;
+bool map_allow_writes(uintptr_t address, size_t bytes);
 // Zero-filled in every forked child (MADV_WIPEONFORK). False when the kernel lacks it.
 bool map_wipe_on_fork(uintptr_t address, size_t bytes) FIRN_CHECKED;
 bool map_exclude_from_dump(uintptr_t address, size_t bytes);

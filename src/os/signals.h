@@ -1,0 +1,42 @@
+// The program's handling of SIGSEGV, while Firn's handler sits in its place (engine `protect` of
+// os/fault.h; with the other engines nothing here is ever in use, and each call goes straight to the
+// kernel).
+//
+// A fault that is not ours reaches the program as if Firn were absent: its handler, with the flags and
+// the mask it asked for, or the default action with the right address in the core dump.
+//
+// SIGSEGV must never be blocked for real while the heap has pages that only a handler can open. So
+// masks are kept in two forms. The program's: as it set and reads it. The real one: without SIGSEGV,
+// and with the shadow signal instead, which no program uses; what a siglongjmp or the return from a
+// handler restores is then right without our help.
+#ifndef FIRN_OS_SIGNALS_H
+#define FIRN_OS_SIGNALS_H
+
+#include "src/base/compiler.h"
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+// Whether a fault at `address` was ours and is dealt with. In the context of the signal.
+typedef bool signals_claim_fn(uintptr_t address);
+
+// Takes SIGSEGV over. Idempotent. Preserves errno.
+void signals_arm(signals_claim_fn *claim);
+// Whether our handler is in its place and no thread blocks SIGSEGV; a handler that was put there past
+// the functions below (by a raw system call) becomes the program's, and ours is put back. False:
+// nothing may be protected now. Looks at other threads once a second at most. Preserves errno.
+bool signals_is_ready(void);
+// The handler and what the program wanted are inherited. Until this is called the child's calls below
+// go straight to the kernel.
+void signals_after_fork_in_child(void);
+// Times another handler was found in our place.
+uint64_t signals_replaced(void);
+
+// sigaction and sigprocmask, for the exported functions: errno, and -1 for an error.
+int signals_action(int number, const struct sigaction *set, struct sigaction *old);
+int signals_mask(int how, const sigset_t *set, sigset_t *old);
+// A mask to hand to a call that sets it for its own duration (sigsuspend, ppoll): real form.
+sigset_t signals_real(const sigset_t *set);
+
+#endif

@@ -1,0 +1,32 @@
+// userfaultfd(2): write protection that lets the kernel hold whoever would write, without a signal.
+// One descriptor, for one range. Every function preserves errno and may be called by any thread.
+#ifndef FIRN_OS_UFFD_H
+#define FIRN_OS_UFFD_H
+
+#include "src/base/compiler.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// Opens the descriptor. `is_full`: system calls that write wait like threads do; else they fail with
+// EFAULT, which needs no privilege. False when the kernel refuses, or cannot do what is needed.
+// Once at a time.
+bool uffd_open(bool is_full) FIRN_CHECKED;
+// Whether the descriptor is there and still ours. A program that closes all descriptors takes it away,
+// and all protection with it.
+bool uffd_is_open(void);
+// Forgets the descriptor and closes it if it is still ours. Protection ends, whoever waits goes on.
+void uffd_close(void);
+
+// Puts a range under the descriptor's care; without effect on pages until uffd_deny_writes, which does it
+// too where it was not done.
+bool uffd_register(uintptr_t address, size_t bytes);
+// False with nothing changed.
+bool uffd_deny_writes(uintptr_t address, size_t bytes) FIRN_CHECKED;
+// Lets whoever waits go on.
+void uffd_allow_writes(uintptr_t address, size_t bytes);
+// The same for a range that was mapped anew since, and is not protected any more.
+void uffd_wake(uintptr_t address, size_t bytes);
+
+#endif
