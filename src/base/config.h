@@ -46,6 +46,14 @@ static_assert(FIRN_PARTITION_BITS >= 0 && FIRN_PARTITION_BITS <= 6, "1 to 64 par
 #define FIRN_LARGE_SNUG (FIRN_LEVEL >= 3)
 #endif
 
+// Guard pages between spans of small blocks: one index in so many is never handed out and made
+// inaccessible, at a random place; 2: every other one. 0: none. P-GUARD-SPAN.
+#ifndef FIRN_SPAN_GUARDS
+#define FIRN_SPAN_GUARDS (FIRN_LEVEL == 0 ? 0 : FIRN_LEVEL == 1 ? 16 : FIRN_LEVEL == 2 ? 4 : 2)
+#endif
+static_assert(FIRN_SPAN_GUARDS == 0 || (FIRN_SPAN_GUARDS >= 2 && FIRN_SPAN_GUARDS <= 64),
+              "a window of spans has some of each kind");
+
 // Whole-structure validators and lock ranks. Debug and sanitizer builds.
 #ifndef FIRN_DEBUG
 #define FIRN_DEBUG 0

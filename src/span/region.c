@@ -33,11 +33,13 @@ static bool commit_descriptors(unsigned cell, uint32_t n) {
     return true;
 }
 
-static uint32_t next_step(const struct region *r, const struct class_info *c) {
+static bool is_rationed(void) {
     const struct limits *limits = caps_limits();
-    bool is_rationed =
-        FIRN_ROOT.is_sparse || limits->is_strict_overcommit || limits->data_bytes != UINT64_MAX;
-    size_t bytes = is_rationed ? FIRST_STEP_RATIONED : FIRST_STEP;
+    return FIRN_ROOT.is_sparse || limits->is_strict_overcommit || limits->data_bytes != UINT64_MAX;
+}
+
+static uint32_t next_step(const struct region *r, const struct class_info *c) {
+    size_t bytes = is_rationed() ? FIRST_STEP_RATIONED : FIRST_STEP;
     while (bytes < LAST_STEP && bytes < r->committed_bytes) {
         bytes *= 2;
     }
@@ -45,11 +47,122 @@ static uint32_t next_step(const struct region *r, const struct class_info *c) {
     return spans > REGION_WINDOW ? REGION_WINDOW : spans < 1 ? 1 : (uint32_t)spans;
 }
 
-static void fill_window(struct region *r, uint32_t base, uint32_t spans) {
-    r->window_base = base;
-    r->window_left = spans;
+// ---- fences -----------------------------------------------------------------------------------
+
+// P-GUARD-SPAN. Which place of its group is the fence follows from a secret: nothing to be kept, and nothing to be
+// found by looking at other groups. Of two places it is always the second, since every span is to
+// have a fence behind it.
+bool region_is_fence(unsigned cell, uint32_t index) {
+    enum { GROUP = FIRN_SPAN_GUARDS > 0 ? FIRN_SPAN_GUARDS : 1 };
+    if (FIRN_SPAN_GUARDS == 0 || is_rationed()) {
+        return false;
+    }
+    if (GROUP == 2) {
+        return index % 2 != 0;
+    }
+    uint64_t group = (uint64_t)cell << 32 | index / GROUP;
+    __uint128_t mixed = (__uint128_t)(group ^ FIRN_ROOT.slot_key) * 0x9e3779b97f4a7c15u;
+    uint32_t draw = (uint32_t)((mixed >> 64 ^ mixed) >> 16);
+    return index % GROUP == (uint32_t)((uint64_t)draw * GROUP >> 32);
+}
+
+static bool is_in_window(const struct region *r, uint32_t index) {
+    return index - r->window_base < r->committed - r->window_base;
+}
+
+// Of a span in the window that is no fence.
+static bool is_taken(const struct region *r, uint32_t index) {
+    uint32_t at = index - r->window_base;
+    return (r->window[at / 64] >> at % 64 & 1) == 0;
+}
+
+// Whether the fence was put up before, for some other span than `index`.
+static bool is_fence_up(unsigned cell, uint32_t fence, uint32_t index) {
+    const struct region *r = &firn_regions[cell];
+    uint32_t i = fence - 1;
+    for (; is_in_window(r, i) && !region_is_fence(cell, i); i--) {
+        if (i != index && is_taken(r, i)) {
+            return true;
+        }
+    }
+    if (!is_in_window(r, i) && r->window_base > 0) { // the window's first
+        return true;
+    }
+    for (i = fence + 1; is_in_window(r, i) && !region_is_fence(cell, i); i++) {
+        if (i != index && is_taken(r, i)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+// Half of the mappings that guards may cost is left for large blocks.
+static void put_fence_up(unsigned cell, const struct class_info *c, uint32_t fence) {
+    int saved = errno;
+    size_t vmas = map_guard_vmas();
+    if (vmas <= map_guard_vma_budget() / 2) {
+        uintptr_t address = root_cell_base(cell) + ((uintptr_t)fence << c->span_shift);
+        (void)!map_guard(address, (size_t)c->span_mask + 1);
+    }
+    errno = saved;
+}
+
+// The nearest ones on both sides of a span that was just taken. Beyond the window there is nothing to
+// be fenced off yet; in those before it, where every span is taken, everything is up.
+static void put_fences_up(unsigned cell, const struct class_info *c, uint32_t index) {
+    const struct region *r = &firn_regions[cell];
+    for (uint32_t i = index + 1; is_in_window(r, i); i++) {
+        if (region_is_fence(cell, i)) {
+            if (!is_fence_up(cell, i, index)) {
+                put_fence_up(cell, c, i);
+            }
+            break;
+        }
+    }
+    for (uint32_t i = index - 1; is_in_window(r, i); i--) {
+        if (region_is_fence(cell, i)) {
+            if (!is_fence_up(cell, i, index)) {
+                put_fence_up(cell, c, i);
+            }
+            break;
+        }
+    }
+}
+
+// The last span of the window before may have none behind it yet.
+static void put_first_fence_up(unsigned cell, const struct class_info *c) {
+    const struct region *r = &firn_regions[cell];
+    for (uint32_t i = r->window_base; r->window_base > 0 && is_in_window(r, i); i++) {
+        if (region_is_fence(cell, i)) {
+            put_fence_up(cell, c, i);
+            return;
+        }
+    }
+}
+
+// ---- windows ----------------------------------------------------------------------------------
+
+// How many indexes a window from `base` on has to have: `spans`, or more if all of these are fences.
+static uint32_t reach_past_fences(unsigned cell, uint32_t base, uint32_t spans) {
     for (uint32_t i = 0; i < spans; i++) {
-        r->window[i / 64] |= (uint64_t)1 << i % 64;
+        if (!region_is_fence(cell, base + i)) {
+            return spans;
+        }
+    }
+    while (region_is_fence(cell, base + spans)) {
+        spans++;
+    }
+    return spans + 1;
+}
+
+static void fill_window(unsigned cell, uint32_t base, uint32_t spans) {
+    struct region *r = &firn_regions[cell];
+    r->window_base = base;
+    for (uint32_t i = 0; i < spans; i++) {
+        if (!region_is_fence(cell, base + i)) {
+            r->window[i / 64] |= (uint64_t)1 << i % 64;
+            r->window_left++;
+        }
     }
 }
 
@@ -68,12 +181,14 @@ static uint32_t take_from_window(struct region *r, uint32_t pick) {
     return w * 64 + (uint32_t)__builtin_ctzll(bits);
 }
 
-static bool open_window(unsigned cell, const struct class_info *c, uint32_t spans) {
+// A window of `least` spans, or more if there is nothing but fences among them.
+static bool open_window(unsigned cell, const struct class_info *c, uint32_t least) {
     struct region *r = &firn_regions[cell];
     for (unsigned tries = 0; tries < COLLISIONS; tries++) {
         uint32_t base = r->committed;
+        uint32_t spans = reach_past_fences(cell, base, least);
         if (c->max_spans - base < spans) {
-            r->is_exhausted = spans == 1;
+            r->is_exhausted = least == 1;
             return false;
         }
         size_t bytes = (size_t)spans << c->span_shift;
@@ -89,8 +204,9 @@ static bool open_window(unsigned cell, const struct class_info *c, uint32_t span
         r->committed = base + spans;
         atomic_store_explicit(&firn_cell_limits[cell], address + bytes, memory_order_release);
         if (done) {
-            r->committed_bytes += bytes;
-            fill_window(r, base, spans);
+            fill_window(cell, base, spans);
+            put_first_fence_up(cell, c);
+            r->committed_bytes += (uint64_t)r->window_left << c->span_shift;
             return true;
         }
         // Sparse: somebody else's mapping is in the way. Step over it; its descriptors stay zero,
@@ -106,6 +222,7 @@ struct span *region_take(unsigned cell, struct random_stream *random) {
         return NULL;
     }
     uint32_t index = r->window_base + take_from_window(r, random_below(random, r->window_left));
+    put_fences_up(cell, c, index);
     struct span *s = span_by_index(cell, index);
     s->cell = (uint16_t)cell;
     return s;

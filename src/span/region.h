@@ -3,6 +3,11 @@
 // Spans are taken at random from a window of committed, never used neighbours; windows follow each
 // other in order. That is unpredictable within a window and still fills page tables densely. The
 // window grows with the cell, from 128 KiB to 2 MiB, so that small programs stay small.
+//
+// Some indexes are *fences* (FIRN_SPAN_GUARDS): never handed out, and made inaccessible when the first
+// span between them and the next fence is. So whatever runs from a span into others stops at the next
+// fence, and a cell that is used little costs few system calls. A fence that cannot be guarded for want of memory mappings lies open: it is empty.
+// Where address space or commit charge is rationed there are no fences.
 #ifndef FIRN_SPAN_REGION_H
 #define FIRN_SPAN_REGION_H
 
@@ -25,6 +30,9 @@ extern struct region firn_regions[CELLS];
 // Per cell: descriptors of addresses below this may be read (zero until first used). Grows only; read without
 // a lock. 0 before first use.
 extern _Atomic uintptr_t firn_cell_limits[CELLS];
+
+// Whether the cell's `index`-th span is a fence. Any thread.
+bool region_is_fence(unsigned cell, uint32_t index);
 
 // A never used span of the cell, its memory committed and zero, its descriptor zero but for the
 // cell. NULL when memory, commit charge or the cell is exhausted. With the class lock.

@@ -27,7 +27,7 @@ enum {
     WARM_STEPS = 80,
     STEPS = 120,
     STRIDE = 65536,
-    CALLS_MOST = 2000,
+    CALLS_MOST = 4000,
     SITE = 0x1000
 };
 
