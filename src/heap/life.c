@@ -5,6 +5,7 @@
 #include "src/base/text.h"
 #include "src/meta/arena.h"
 #include "src/os/caps.h"
+#include "src/os/fault.h"
 #include "src/os/lock.h"
 #include "src/os/map.h"
 #include "src/os/sys.h"
@@ -92,6 +93,7 @@ static void after_fork_in_parent(void) {
 }
 
 static void in_child(bool other_threads_inside) {
+    fault_after_fork_in_child(); // first: it holds what acts on the parent
     if (forks > 0) {
         forks = 0;
         lock_set_all_held(false);
@@ -150,6 +152,14 @@ static uint32_t capability_mask(void) {
     return mask;
 }
 
+// Tests of what a program sees of our handler want it in place before the program runs.
+static void arm_if_asked(void) {
+    const char *asked = FIRN_TEST_HOOKS ? sys_environment("FIRN_TEST_ARM") : NULL;
+    if (asked != NULL && *asked != '\0') {
+        FIRN_ENSURE(fault_start(FIRN_ROOT.data.base, FIRN_ROOT.data.bytes));
+    }
+}
+
 static bool start_parts(void) {
     caps_probe(capability_mask());
     if (!root_start() || !central_start()) {
@@ -189,6 +199,7 @@ void life_start(void) {
     lock_release(&start_lock);
     if (is_mine) {
         life_prepare_fork();
+        arm_if_asked();
         life_started();
     }
 }

@@ -202,7 +202,10 @@ static bool start(void) {
 
 bool fault_start(uintptr_t address, size_t bytes) {
     const int saved = errno;
-    FIRN_ENSURE(managed_bytes == 0 && bytes > 0);
+    if (managed_bytes != 0) {
+        FIRN_ENSURE(managed_base == address && managed_bytes == bytes);
+        return fault_engine() != FAULT_NONE || start();
+    }
     managed_base = address;
     managed_bytes = bytes;
     mark_process();

@@ -39,7 +39,8 @@ enum {
 void fault_choose(enum fault_engine wanted);
 
 // Names the range in which pages will be staged: mapped private and anonymous, or to be mapped so.
-// Probes the engine. Once per process; false when no engine works. Preserves errno.
+// Probes the engine. Always the same range; one thread at a time, at first. False when no engine works,
+// or another thread is probing. Preserves errno.
 bool fault_start(uintptr_t address, size_t bytes) FIRN_CHECKED;
 enum fault_engine fault_engine(void);
 const char *fault_engine_name(enum fault_engine engine);

@@ -10,8 +10,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-// libc's own sigaction, which the program's calls do not reach while we export one.
+// libc's own, under names that we do not export: the program's calls come here, ours get there, and
+// what was a cancellation point stays one.
 int __sigaction(int number, const struct sigaction *set, struct sigaction *old);
+int __sigsuspend(const sigset_t *set);
 
 enum {
     SHADOW = SIGSTKFLT, // "unused" by the kernel since ever
@@ -89,14 +91,6 @@ static void note_mask(uint64_t program) {
     thread.blocks_shadow = (program & BIT(SHADOW)) != 0;
 }
 
-sigset_t signals_real(const sigset_t *set) {
-    sigset_t real = *set;
-    if (atomic_load_explicit(&armed_process, memory_order_acquire) != 0) {
-        put_bits(&real, to_real(bits_of(set)));
-    }
-    return real;
-}
-
 // A child of vfork has its own mask and actions and our memory: what it sets is not ours to note.
 static bool is_elsewhere(void) {
     return atomic_load_explicit(&armed_process, memory_order_acquire) != sys_process_id();
@@ -163,6 +157,24 @@ int signals_mask(int how, const sigset_t *set, sigset_t *old) {
         put_bits(&again, asked);
         return mask_armed(how, &again, NULL);
     }
+    return result;
+}
+
+// A handler that runs meanwhile sees the mask of the call. One that leaves by siglongjmp leaves a note
+// behind that the mask it restores makes void.
+int signals_suspend(const sigset_t *set) {
+    if (atomic_load_explicit(&armed_process, memory_order_acquire) == 0 || is_elsewhere()) {
+        return __sigsuspend(set);
+    }
+    sigset_t real = *set;
+    bool is_known = thread.is_known, blocks_fault = thread.blocks_fault;
+    bool blocks_shadow = thread.blocks_shadow;
+    put_bits(&real, to_real(bits_of(set)));
+    note_mask(bits_of(set));
+    int result = __sigsuspend(&real);
+    thread.is_known = is_known;
+    thread.blocks_fault = blocks_fault;
+    thread.blocks_shadow = blocks_shadow;
     return result;
 }
 

@@ -33,10 +33,9 @@ void signals_after_fork_in_child(void);
 // Times another handler was found in our place.
 uint64_t signals_replaced(void);
 
-// sigaction and sigprocmask, for the exported functions: errno, and -1 for an error.
+// sigaction, sigprocmask and sigsuspend, for the exported functions: errno, and -1 for an error.
 int signals_action(int number, const struct sigaction *set, struct sigaction *old);
 int signals_mask(int how, const sigset_t *set, sigset_t *old);
-// A mask to hand to a call that sets it for its own duration (sigsuspend, ppoll): real form.
-sigset_t signals_real(const sigset_t *set);
+int signals_suspend(const sigset_t *set);
 
 #endif
