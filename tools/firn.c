@@ -16,12 +16,14 @@
 #define EXIT_NOT_FOUND 127
 
 static const char usage_text[] =
-    "usage: firn run [--level LEVEL] [--options KEY=VALUE:...] [--] COMMAND [ARGUMENT...]\n"
+    "usage: firn run [--level LEVEL] [--checked] [--options KEY=VALUE:...] [--]\n"
+    "                COMMAND [ARGUMENT...]\n"
     "       firn stat PID\n"
     "       firn --help | --version\n"
     "\n"
     "run   starts COMMAND with Firn as its malloc. LEVEL is 0 or bare, 1 or light,\n"
-    "      2 or default, 3 or strict; 2 when not given. --options sets FIRN_OPTIONS.\n"
+    "      2 or default, 3 or strict; 2 when not given. --checked: levels 1 and 2 also\n"
+    "      check memcpy, strcpy and their like. --options sets FIRN_OPTIONS.\n"
     "stat  says whether the process runs under Firn, and from which file. Its exit\n"
     "      status is 0 if it does, 1 if it does not.\n";
 
@@ -29,13 +31,14 @@ struct level {
     const char *number;
     const char *name;
     const char *library;
+    const char *checked; // with checked memory and string functions; NULL: there is none
 };
 
 static const struct level levels[] = {
-    {"0", "bare", "libfirn-bare.so"},
-    {"1", "light", "libfirn-light.so"},
-    {"2", "default", "libfirn.so"},
-    {"3", "strict", "libfirn-strict.so"},
+    {"0", "bare", "libfirn-bare.so", NULL},
+    {"1", "light", "libfirn-light.so", "libfirn-light-checked.so"},
+    {"2", "default", "libfirn.so", "libfirn-checked.so"},
+    {"3", "strict", "libfirn-strict.so", "libfirn-strict.so"},
 };
 #define LEVEL_COUNT (sizeof levels / sizeof levels[0])
 #define LEVEL_DEFAULT 2
@@ -112,6 +115,7 @@ static bool preload_set(const char *library) {
 
 struct run_request {
     const struct level *level;
+    bool is_checked;
     const char *options;
     char **command;
 };
@@ -140,6 +144,10 @@ static int run_parse(char **argument, struct run_request *request) {
         if (strcmp(*argument, "--") == 0) {
             argument++;
             break;
+        }
+        if (strcmp(*argument, "--checked") == 0) {
+            request->is_checked = true;
+            continue;
         }
         const char *word = *argument;
         bool is_missing = false;
@@ -171,8 +179,12 @@ static int run(char **arguments) {
     if (status != 0) {
         return status;
     }
+    const char *name = request.is_checked ? request.level->checked : request.level->library;
+    if (name == NULL) {
+        return complain_usage("level 0 checks nothing", "--checked");
+    }
     char library[PATH_MAX];
-    if (!library_find(request.level->library, library, sizeof library) || !preload_set(library)) {
+    if (!library_find(name, library, sizeof library) || !preload_set(library)) {
         return EXIT_CANNOT_RUN;
     }
     if (request.options != NULL && setenv("FIRN_OPTIONS", request.options, 1) != 0) {

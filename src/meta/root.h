@@ -2,8 +2,9 @@
 // read-only: an attacker with a write primitive cannot bend the map of the heap.
 //
 // Small objects live in *cells*: one stretch of address space per (size class, partition). The cell
-// of an address is a shift (P-CLASS, P-PARTITION-REUSE: what it was for once it is for always); its span and slot follow from the cell's geometry. Span descriptors are
-// in an array per cell, in a reservation of their own.
+// of an address is a shift, so that what an address was for once it is for always (P-CLASS,
+// P-PARTITION-REUSE); its span and slot follow from the cell's geometry. Span descriptors are in an
+// array per cell, in a reservation of their own.
 #ifndef FIRN_META_ROOT_H
 #define FIRN_META_ROOT_H
 

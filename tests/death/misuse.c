@@ -303,7 +303,7 @@ static void allocate_until_drained(void) {
 static void link_overwritten(void) {
     char *p = aim(small_block());
     in_thread(free_it, p);
-    memset(p, 'A', SMALL);
+    scribble(p, 'A', SMALL);
     allocate_until_drained();
 }
 
@@ -317,7 +317,7 @@ static void link_one_bit(void) {
 static void link_zeroed(void) {
     char *p = aim(small_block());
     in_thread(free_it, p);
-    memset(p, 0, 8);
+    scribble(p, 0, 8);
     allocate_until_drained();
 }
 
@@ -327,7 +327,9 @@ static void link_replayed(void) {
     char *q = small_block();
     in_thread(free_it, p);
     in_thread(free_it, q);
-    memcpy(p, q, 16);
+    for (int i = 0; i < 16; i++) {
+        ((volatile char *)p)[i] = ((volatile char *)q)[i];
+    }
     aim(p);
     allocate_until_drained();
 }

@@ -39,6 +39,17 @@ default libfirn.so
 3 libfirn-strict.so
 strict libfirn-strict.so
 LEVELS
+while read -r level library; do
+    # shellcheck disable=SC2016
+    expect "run --checked --level $level" "$FIRN_BUILD/$library" \
+        "$("$firn" run --checked --level "$level" -- sh -c 'echo "$LD_PRELOAD"')"
+done <<'LEVELS'
+1 libfirn-light-checked.so
+2 libfirn-checked.so
+3 libfirn-strict.so
+LEVELS
+expect "nothing to check at level 0" "2 firn: level 0 checks nothing: --checked" \
+    "$(status_of "$firn" run --level=0 --checked true)"
 # shellcheck disable=SC2016
 show='echo "$LD_PRELOAD $FIRN_OPTIONS $1"'
 expect "the default level" "$FIRN_BUILD/libfirn.so  x" "$("$firn" run sh -c "$show" sh x)"
