@@ -19,7 +19,7 @@ static bool reserve(unsigned small_shift, unsigned limit_bits, bool sparse) {
     r->cell_shift = small_shift - SIZE_CLASS_SHIFT - FIRN_PARTITION_BITS;
     // Room for the descriptors of the smallest spans, one a page, in every class, and for its start.
     r->class_spans_bytes =
-        (half >> SIZE_CLASS_SHIFT >> FIRN_PAGE_SHIFT) * DESCRIPTOR_BYTES + FIRN_PAGE;
+        (half >> SIZE_CLASS_SHIFT >> FIRN_PAGE_SHIFT) * DESCRIPTOR_BYTES + ROOT_SPANS_PLAY;
     // P-META
     if (!map_reserve(&r->meta, r->class_spans_bytes * SIZE_CLASSES, FIRN_PAGE, limit_bits,
                      sparse)) {
@@ -40,8 +40,23 @@ static uint32_t vector_capacity(size_t bytes) {
     return n > 256 ? 256 : n < 8 ? 8 : (uint32_t)n;
 }
 
+// Where the cells of a class start. The lower nine bits, a place in a page of the page tables' second
+// level, are different for all classes, and no two of them share a line of such a page with any
+// likelihood; the rest is random as far as a quarter of the cell's address space goes.
+static uint32_t class_start(unsigned class_index, uint32_t random) {
+    enum { ENTRIES = 512, APART = 167 };
+    size_t chunks = ((size_t)1 << FIRN_ROOT.cell_shift >> CELL_CHUNK_SHIFT) / 4;
+    uint32_t entry = (class_index * APART + FIRN_ROOT.colour) % ENTRIES;
+    if (chunks < ENTRIES) {
+        return chunks == 0 ? 0 : entry % (uint32_t)chunks;
+    }
+    return random % (uint32_t)(chunks / ENTRIES) * ENTRIES + entry;
+}
+
 static void describe_classes(void) {
     struct root *r = &FIRN_ROOT;
+    uint32_t random[SIZE_CLASSES];
+    random_seed_bytes(random, sizeof random);
     for (unsigned i = 0; i < SIZE_CLASSES; i++) {
         struct class_info *c = &r->classes[i];
         size_t bytes = size_class_bytes(i);
@@ -51,7 +66,9 @@ static void describe_classes(void) {
         c->span_mask = (uint32_t)(((size_t)1 << c->span_shift) - 1);
         c->slots = (uint32_t)(((size_t)1 << c->span_shift) / bytes);
         c->capacity = vector_capacity(bytes);
-        size_t spans = ((size_t)1 << r->cell_shift) >> c->span_shift;
+        c->start = class_start(i, random[i]);
+        size_t start_bytes = (size_t)c->start << CELL_CHUNK_SHIFT;
+        size_t spans = (((size_t)1 << r->cell_shift) - start_bytes) >> c->span_shift;
         c->max_spans = spans > UINT32_MAX ? UINT32_MAX : (uint32_t)spans;
     }
 }
@@ -77,7 +94,7 @@ bool root_start(void) {
     random_seed_bytes(&site_key, sizeof site_key);
     atomic_store_explicit(&FIRN_ROOT.site_key, site_key | 1, memory_order_relaxed);
     random_seed_bytes(&FIRN_ROOT.slot_key, sizeof FIRN_ROOT.slot_key);
-    FIRN_ROOT.colour = (uint32_t)(FIRN_ROOT.slot_key % 64);
+    random_seed_bytes(&FIRN_ROOT.colour, sizeof FIRN_ROOT.colour);
     describe_classes();
     return true;
 }

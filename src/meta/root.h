@@ -5,6 +5,12 @@
 // of an address is a shift, so that what an address was for once it is for always (P-CLASS,
 // P-PARTITION-REUSE); its span and slot follow from the cell's geometry. Span descriptors are in an
 // array per cell, in a reservation of their own.
+//
+// Cells are a power of two apart, but no cell begins where its address space does: each class's
+// starts a random number of 2 MiB chunks further on. That hides where a class lies relative to
+// another one, and keeps the page-table entries of all classes from competing for the same places of
+// the caches: with every cell at its first address a random write to 27 MB of small objects took
+// 8.3 ns, with starts apart 5.3 ns.
 #ifndef FIRN_META_ROOT_H
 #define FIRN_META_ROOT_H
 
@@ -17,6 +23,7 @@
 #include <stdint.h>
 
 enum { CELLS = 1 << (SIZE_CLASS_SHIFT + FIRN_PARTITION_BITS), CELL_LINE_SHIFT = 6 };
+enum { CELL_CHUNK_SHIFT = 21 }; // what a page of page tables maps
 
 // One size class's constants.
 struct class_info {
@@ -27,7 +34,7 @@ struct class_info {
     uint32_t span_shift;
     uint32_t span_mask; // span bytes - 1
     uint32_t max_spans; // a cell has room for
-    uint32_t padding;
+    uint32_t start;     // CELL_CHUNKs from the beginning of a cell's address space to its first span
 };
 
 struct root {
@@ -68,17 +75,25 @@ FIRN_INLINE unsigned root_cell_partition(unsigned cell) {
     return cell & (FIRN_PARTITIONS - 1);
 }
 
+// A cell's first span, in bytes into the small regions; and its address.
+FIRN_INLINE uintptr_t root_cell_offset(unsigned cell) {
+    return ((uintptr_t)cell << FIRN_ROOT.cell_shift) +
+           ((uintptr_t)FIRN_ROOT.classes[root_cell_class(cell)].start << CELL_CHUNK_SHIFT);
+}
+
 FIRN_INLINE uintptr_t root_cell_base(unsigned cell) {
-    return FIRN_ROOT.small_base + ((uintptr_t)cell << FIRN_ROOT.cell_shift);
+    return FIRN_ROOT.small_base + root_cell_offset(cell);
 }
 
 // A class's first descriptor. The descriptors of its partitions alternate, so that small programs,
 // which use many cells a little, touch few pages of them. Classes begin at different lines of a
-// page: otherwise the descriptors of all of them compete for the same few lines of the first-level
-// cache.
+// page, and their page-table entries at different lines of a page table: otherwise the descriptors of
+// all of them compete for the same few places of the caches.
+enum { ROOT_SPANS_APART = 8 * FIRN_PAGE + FIRN_CACHE_LINE, ROOT_SPANS_PLAY = 64 * ROOT_SPANS_APART };
+
 FIRN_INLINE uintptr_t root_class_spans(unsigned class_index) {
-    uintptr_t line = (class_index * 11 + FIRN_ROOT.colour) % (FIRN_PAGE / FIRN_CACHE_LINE);
-    return FIRN_ROOT.spans + class_index * FIRN_ROOT.class_spans_bytes + line * FIRN_CACHE_LINE;
+    uintptr_t place = (class_index * 11 + FIRN_ROOT.colour % 64) % 64;
+    return FIRN_ROOT.spans + class_index * FIRN_ROOT.class_spans_bytes + place * ROOT_SPANS_APART;
 }
 
 // Reserves the address space and fills in the root, adapting to what the limits allow: full size,

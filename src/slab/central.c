@@ -402,7 +402,7 @@ static void walk(unsigned class_index, void (*visit)(struct span *s, void *conte
     const struct class_info *info = &FIRN_ROOT.classes[class_index];
     for (unsigned p = 0; p < FIRN_PARTITIONS; p++) {
         unsigned cell = root_cell(class_index, p);
-        uintptr_t base = (uintptr_t)cell << FIRN_ROOT.cell_shift;
+        uintptr_t base = root_cell_offset(cell);
         uintptr_t limit = atomic_load_explicit(&firn_cell_limits[cell], memory_order_acquire);
         uintptr_t end = limit == 0 ? base : limit - FIRN_ROOT.small_base;
         for (uintptr_t at = base; at < end; at += (uintptr_t)info->span_mask + 1) {

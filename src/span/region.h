@@ -27,8 +27,8 @@ struct region {
 
 extern struct region firn_regions[CELLS];
 
-// Per cell: descriptors of addresses below this may be read (zero until first used). Grows only; read without
-// a lock. 0 before first use.
+// Per cell: descriptors of addresses from root_cell_base to below this may be read (zero until first
+// used). Grows only; read without a lock. 0 before first use.
 extern _Atomic uintptr_t firn_cell_limits[CELLS];
 
 // Whether the cell's `index`-th span is a fence. Any thread.
@@ -43,7 +43,7 @@ FIRN_INLINE bool region_is_described(uintptr_t offset) {
     unsigned cell = (unsigned)(offset >> FIRN_ROOT.cell_shift);
     // acquire: pairs with the release in region_take, after it was committed.
     uintptr_t limit = atomic_load_explicit(&firn_cell_limits[cell], memory_order_acquire);
-    return FIRN_ROOT.small_base + offset < limit;
+    return offset >= root_cell_offset(cell) && FIRN_ROOT.small_base + offset < limit;
 }
 
 #endif

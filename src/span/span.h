@@ -75,11 +75,11 @@ FIRN_INLINE struct span *span_by_index(unsigned cell, uintptr_t index) {
            (index << FIRN_PARTITION_BITS | root_cell_partition(cell));
 }
 
-// Descriptor of the span that contains the address `offset` bytes into the small regions.
+// Descriptor of the span that contains the address `offset` bytes into the small regions, which is
+// not before its cell's first span.
 FIRN_INLINE struct span *span_at(uintptr_t offset, const struct class_info *c) {
     unsigned cell = (unsigned)(offset >> FIRN_ROOT.cell_shift);
-    uintptr_t within = offset & (((uintptr_t)1 << FIRN_ROOT.cell_shift) - 1);
-    return span_by_index(cell, within >> c->span_shift);
+    return span_by_index(cell, (offset - root_cell_offset(cell)) >> c->span_shift);
 }
 
 // Address of a span's first slot, relative to the small regions.
