@@ -4,6 +4,7 @@
 
 #include "src/base/compiler.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 // Index of the lowest set bit; v is not 0.
@@ -28,6 +29,19 @@ FIRN_INLINE unsigned bits_count(uint64_t v) {
 // A word whose lowest n bits are set, n from 0 to 64.
 FIRN_INLINE uint64_t bits_mask(unsigned n) {
     return n >= 64 ? UINT64_MAX : (UINT64_C(1) << n) - 1;
+}
+
+// Sets the bit (index modulo 64), and clears it: whether it was set before. One instruction each,
+// which compilers do not find by themselves.
+FIRN_INLINE uint64_t bits_set(uint64_t v, uint64_t index) {
+    __asm__("btsq %1, %0" : "+r"(v) : "r"(index) : "cc");
+    return v;
+}
+
+FIRN_INLINE bool bits_test_clear(uint64_t *v, uint64_t index) {
+    bool was;
+    __asm__("btrq %2, %0" : "+r"(*v), "=@ccc"(was) : "r"(index));
+    return was;
 }
 
 #endif

@@ -19,4 +19,13 @@
 #define FIRN_PAGE_SHIFT 12u
 #define FIRN_PAGE 4096u
 
+// `v`, of which the compiler then knows nothing: it keeps it in a register instead of computing it
+// again where it is used next.
+#define FIRN_OPAQUE(v)                                                                             \
+    (__extension__({                                                                               \
+        __typeof__(v) opaque_ = (v);                                                               \
+        __asm__("" : "+r"(opaque_));                                                               \
+        opaque_;                                                                                   \
+    }))
+
 #endif

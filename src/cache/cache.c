@@ -341,6 +341,9 @@ static struct cache *cache_make(void) {
     c->noise = noise;
     c->noise_at = noise->bytes;
     c->number = (uint32_t)++caches_made;
+    c->small_base = FIRN_ROOT.small_base;
+    c->line_shift = FIRN_ROOT.line_shift;
+    c->site_key = atomic_load_explicit(&FIRN_ROOT.site_key, memory_order_relaxed);
     c->next = registry;
     registry = c;
     return c;
@@ -434,7 +437,7 @@ static void stash_all(struct cache *c) {
 static void mark_queued(const struct cache *c) {
     struct span *s = atomic_load_explicit(&c->pending, memory_order_acquire);
     while (s != NULL && s != CACHE_CLOSED) {
-        atomic_store_explicit(&s->pending, firn_span_mark, memory_order_relaxed);
+        (void)!span_mark_pending(s);
         s = atomic_load_explicit(&s->pending_next, memory_order_relaxed);
     }
 }

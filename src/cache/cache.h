@@ -8,6 +8,7 @@
 #ifndef FIRN_CACHE_CACHE_H
 #define FIRN_CACHE_CACHE_H
 
+#include "src/base/bits.h"
 #include "src/base/config.h"
 #include "src/cache/partition.h"
 #include "src/os/random.h"
@@ -64,8 +65,13 @@ _Static_assert(sizeof(struct cache_cell) == 1 << CELL_LINE_SHIFT, "cache_cell_at
 
 struct cache {
     const uint8_t *noise_at; // next byte
-    uint32_t number;         // never 0, never reused by another cache
-    uint32_t ticks;          // slow operations, paces upkeep
+    uint64_t number;         // 32 bits, never 0, never reused by another cache
+    // What the fast paths need of the root: here, next to the rest, it is one load away. 0 in the
+    // empty cache.
+    uintptr_t small_base;
+    uint64_t site_key;
+    uint32_t line_shift;
+    uint32_t ticks; // slow operations, paces upkeep
     struct noise *noise;
     _Atomic(struct span *) pending; // CACHE_CLOSED when nobody takes care of it
     struct cache *next;             // registry of all caches ever made
@@ -77,12 +83,11 @@ struct cache {
     struct bin *bins[CELLS];       // NULL until first used
 };
 
-// Where in `cells` the cell of an address `offset` bytes into the small regions is, in bytes. For an
-// offset that is not in the small regions it names some cell or other, of which the address is then
-// not part. (On the chain from one free to the next malloc, through `top`: two operations, no
+// Where in `cells` the cell of an address is, in bytes. For an address that is not in the small
+// regions it names some cell or other, of which the address is then not part. (On the chain from one free to the next malloc, through `top`: two operations, no
 // multiplication.)
-FIRN_INLINE uintptr_t cache_cell_at(uintptr_t offset) {
-    return (offset >> FIRN_ROOT.line_shift) & (((uintptr_t)CELLS - 1) << CELL_LINE_SHIFT);
+FIRN_INLINE uintptr_t cache_cell_at(const struct cache *c, uintptr_t address) {
+    return (address - c->small_base) >> c->line_shift & (((uintptr_t)CELLS - 1) << CELL_LINE_SHIFT);
 }
 
 FIRN_INLINE struct cache_cell *cache_cell(struct cache *c, uintptr_t at) {
@@ -114,19 +119,20 @@ FIRN_INLINE uintptr_t cache_take(struct cache_cell *e, uint64_t entry) {
     e->top--;
     uintptr_t address = entry & ENTRY_ADDRESS;
     struct span *s = cache_span(e, address - e->base);
-    span_set_live(s, (unsigned)(entry >> ENTRY_SLOT_SHIFT));
+    _Atomic uint64_t *w = &s->live[entry >> (ENTRY_SLOT_SHIFT + 6)];
+    uint64_t live = atomic_load_explicit(w, memory_order_relaxed);
+    atomic_store_explicit(w, bits_set(live, entry >> ENTRY_SLOT_SHIFT), memory_order_relaxed);
     return address;
 }
 
 // Puts an entry of a span this cache owns into circulation. `top` is e->top, where the vector is not
 // full; `noise` is the byte at c->noise_at, not 0. (The caller has looked at both; loaded again here
 // they would cost three loads more, since no compiler can know that they have not changed.)
-FIRN_INLINE void cache_push(struct cache *c, uintptr_t at, uint64_t *top, const uint8_t *noise,
+FIRN_INLINE void cache_push(struct cache *c, uintptr_t at, uint64_t *top, uint64_t noise,
                             uint64_t entry) {
     struct cache_cell *e = cache_cell(c, at);
-    uint64_t *place = &cache_mixer(c, at)[*noise & e->mixer_mask];
+    uint64_t *place = &cache_mixer(c, at)[noise & e->mixer_mask];
     uint64_t out = *place;
-    c->noise_at = noise + 1;
     *place = entry;
     *top = out;
     // A branch, not arithmetic: the next top must not wait for `out` to be loaded.

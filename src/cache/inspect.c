@@ -93,7 +93,7 @@ static bool check_lists(const struct cache *c, const struct bin *b, size_t *list
         const struct list *head = &b->lists[i];
         for (struct list *at = head->next; at != head; at = at->next) {
             const struct span *s = LIST_ENTRY(at, struct span, links);
-            uint32_t number = atomic_load_explicit(&s->owner_number, memory_order_relaxed);
+            uint32_t number = span_owner_number(s);
             if (!VALID_HOLDS(at->prev->next == at && at->next->prev == at, s, fault) ||
                 !VALID_HOLDS(is_owned(s, c), s, fault) ||
                 !VALID_HOLDS(number == c->number, s, fault) ||
@@ -127,8 +127,7 @@ static bool check_queue(const struct cache *c, struct valid_fault *fault) {
         for (unsigned i = 0; i < 2 && hare != NULL; i++) {
             hare = atomic_load_explicit(&hare->pending_next, memory_order_relaxed);
         }
-        uint64_t pending = atomic_load_explicit(&s->pending, memory_order_relaxed);
-        if (!VALID_HOLDS(pending == firn_span_mark, s, fault) ||
+        if (!VALID_HOLDS(span_pending(s) == firn_span_mark, s, fault) ||
             !VALID_HOLDS(hare != s, s, fault)) {
             return false;
         }

@@ -20,7 +20,8 @@ static unsigned next_partition(uintptr_t site) {
     uint32_t mine = atomic_load_explicit(&used, memory_order_relaxed);
     do {
         if (mine >= FIRN_PARTITIONS) {
-            return partition_hash(site);
+            return partition_hash(site,
+                                  atomic_load_explicit(&FIRN_ROOT.site_key, memory_order_relaxed));
         }
     } while (!atomic_compare_exchange_weak_explicit(&used, &mine, mine + 1, memory_order_relaxed,
                                                     memory_order_relaxed));
@@ -51,5 +52,5 @@ unsigned partition_intern(uintptr_t site) {
             return (unsigned)(have >> PARTITION_SHIFT);
         }
     }
-    return partition_hash(site);
+    return partition_hash(site, atomic_load_explicit(&FIRN_ROOT.site_key, memory_order_relaxed));
 }

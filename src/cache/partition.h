@@ -13,9 +13,7 @@
 unsigned partition_intern(uintptr_t site);
 
 FIRN_INLINE uint32_t partition_mix(uintptr_t site) {
-    // site_key is odd and random. One multiplication makes any two sites share a partition by chance
-    // only (Dietzfelbinger et al. 1997); fold and second one make that true of neighbouring sites
-    // all together, too.
+    // Fold and second multiplication spread neighbouring sites over the table of interned ones.
     uint64_t key = atomic_load_explicit(&FIRN_ROOT.site_key, memory_order_relaxed);
     uint64_t x = site * key;
     x ^= x >> 32;
@@ -23,15 +21,17 @@ FIRN_INLINE uint32_t partition_mix(uintptr_t site) {
     return (uint32_t)(x >> 32);
 }
 
-FIRN_INLINE unsigned partition_hash(uintptr_t site) {
-    return (unsigned)((uint64_t)partition_mix(site) >> (32 - FIRN_PARTITION_BITS));
+// `key` is FIRN_ROOT.site_key, odd and random: then any two sites share a partition by chance only
+// (Dietzfelbinger et al. 1997).
+FIRN_INLINE unsigned partition_hash(uintptr_t site, uint64_t key) {
+    return (unsigned)(site * key >> 1 >> (63 - FIRN_PARTITION_BITS));
 }
 
-FIRN_INLINE unsigned partition_of(uintptr_t site) {
+FIRN_INLINE unsigned partition_of(uintptr_t site, uint64_t key) {
     if (FIRN_PARTITION_MODE == 0) {
         return 0;
     }
-    return FIRN_PARTITION_MODE == 1 ? partition_hash(site) : partition_intern(site);
+    return FIRN_PARTITION_MODE == 1 ? partition_hash(site, key) : partition_intern(site);
 }
 
 #endif

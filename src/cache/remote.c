@@ -52,12 +52,23 @@ bool cache_free_remote(struct span *s, uintptr_t address) {
     if (FIRN_CHECK_FREE && (before & span_bit(slot)) != 0) {
         return false;
     }
-    uint64_t mark = firn_span_mark;
-    if (atomic_load_explicit(&s->pending, memory_order_seq_cst) != mark &&
-        atomic_exchange_explicit(&s->pending, mark, memory_order_seq_cst) != mark) {
+    if (span_mark_pending(s)) {
         remote_deliver(s);
     }
     return true;
+}
+
+static void take_over(struct cache *c, struct span *s) {
+    span_unqueue(s);
+    central_take_remote(s);
+    cache_settle(c, s);
+}
+
+void remote_settle(struct cache *c, struct span *s) {
+    uint32_t pending = span_pending(s);
+    if (pending != 0 && pending != firn_span_mark) {
+        take_over(c, s);
+    }
 }
 
 void remote_drain(struct cache *c) {
@@ -69,9 +80,7 @@ void remote_drain(struct cache *c) {
         // Read before the span is unqueued: from then on it may be queued again.
         struct span *next = atomic_load_explicit(&s->pending_next, memory_order_relaxed);
         if (atomic_load_explicit(&s->owner, memory_order_relaxed) == c) {
-            span_unqueue(s);
-            central_take_remote(s);
-            cache_settle(c, s);
+            take_over(c, s);
         } else {
             remote_deliver(s);
         }

@@ -23,6 +23,9 @@ extern struct span firn_closed_queue;
 void remote_deliver(struct span *s);
 // Takes over everything queued for `c`, whose thread this is.
 void remote_drain(struct cache *c);
+// Takes over what was freed in a span of `c` by threads that stayed behind when this process forked,
+// before they could queue it.
+void remote_settle(struct cache *c, struct span *s);
 // Stops `c` from being queued for, and passes on what was queued.
 void remote_close(struct cache *c);
 

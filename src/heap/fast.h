@@ -26,7 +26,8 @@ FIRN_INLINE void *heap_alloc_fast(size_t size, uintptr_t site) {
     } else {
         return heap_alloc_slow(size, site);
     }
-    struct cache_cell *e = &firn_cache->cells[root_cell(class_index, partition_of(site))];
+    struct cache *c = firn_cache;
+    struct cache_cell *e = &c->cells[root_cell(class_index, partition_of(site, c->site_key))];
     uint64_t entry = cache_peek(e);
     if (FIRN_UNLIKELY(entry == 0)) {
         return heap_alloc_slow(size, site);
@@ -36,47 +37,64 @@ FIRN_INLINE void *heap_alloc_fast(size_t size, uintptr_t site) {
     return (void *)address;
 }
 
-// Frees `p` if this thread owns its span, nothing is wrong and nothing has to be made room for;
-// false (and nothing done) otherwise. Any pointer, NULL too. Calls nothing, so that it needs no
-// stack frame.
-FIRN_INLINE bool heap_free_local(void *p) {
+// Puts a slot that was just freed into circulation where room or noise is missing. Any thread with
+// a cache of its own. Keeps errno.
+void heap_circulate_slow(struct cache *c, uintptr_t at, uint64_t entry);
+
+// Frees `p` if this thread owns its span and nothing is wrong; false (and nothing done) otherwise. Any
+// pointer, NULL too. What it calls it calls last, so that it needs no stack frame. With `pending` 0,
+// also false when other threads' frees wait in the span; with UINT64_MAX the caller knows that `p` is
+// not one of them.
+FIRN_INLINE bool heap_free_owned(void *p, uint64_t pending) {
     uintptr_t address = (uintptr_t)p;
     struct cache *c = firn_cache;
-    uintptr_t at = cache_cell_at(address - FIRN_ROOT.small_base);
+    uintptr_t at = cache_cell_at(c, address);
     struct cache_cell *e = cache_cell(c, at);
     uintptr_t within = address - e->base;
     if (FIRN_UNLIKELY(within >= e->bytes)) {
         return false;
     }
-    struct span *s = cache_span(e, within);
+    struct span *s = FIRN_OPAQUE(cache_span(e, within));
     // Only this thread makes itself owner or stops being it: the answer "mine" stays true.
-    if (FIRN_UNLIKELY(atomic_load_explicit(&s->owner_number, memory_order_relaxed) != c->number)) {
+    uint64_t word = atomic_load_explicit(&s->owner_word, memory_order_relaxed);
+    if (FIRN_UNLIKELY((pending == 0 ? word : (uint32_t)word) != c->number)) {
         return false;
     }
     uint32_t reciprocal = e->reciprocal;
     uint64_t product = (within & e->span_mask) * (uint64_t)reciprocal;
     unsigned slot = (unsigned)(product >> 32);
-    if (FIRN_CHECK_FREE) {
-        // The low half is below the reciprocal just when the offset is a multiple of the slot size
-        // (Lemire, Kaser, Kurz 2019; exhaustively tested for every class).
-        uint64_t live = atomic_load_explicit(&s->live[slot >> 6], memory_order_relaxed);
-        uint64_t remote = atomic_load_explicit(&s->remote[slot >> 6], memory_order_relaxed);
-        if (FIRN_UNLIKELY((uint32_t)product >= reciprocal ||
-                          ((live & ~remote) >> (slot & 63) & 1) == 0)) {
-            return false;
-        }
-    }
-    uint64_t *top = e->top;
-    const uint8_t *noise = c->noise_at;
-    if (FIRN_UNLIKELY(*top == VECTOR_END || *noise == 0)) {
+    // The low half is below the reciprocal just when the offset is a multiple of the slot size
+    // (Lemire, Kaser, Kurz 2019; exhaustively tested for every class).
+    if (FIRN_CHECK_FREE && FIRN_UNLIKELY((uint32_t)product >= reciprocal)) {
         return false;
     }
-    span_clear_live(s, slot);
+    _Atomic uint64_t *w = &s->live[slot >> 6];
+    uint64_t live = atomic_load_explicit(w, memory_order_relaxed);
+    bool was_live = bits_test_clear(&live, slot);
+    if (FIRN_CHECK_FREE && FIRN_UNLIKELY(!was_live)) {
+        return false;
+    }
+    atomic_store_explicit(w, live, memory_order_relaxed);
     if (slot_on_free(p, FIRN_ROOT.classes[root_cell_class((unsigned)(at >> CELL_LINE_SHIFT))].bytes,
                      FIRN_ROOT.slot_key)) {
-        cache_push(c, at, top, noise, cache_entry(address, slot));
+        uint64_t entry = cache_entry(address, slot);
+        uint64_t *top = e->top;
+        const uint8_t *noise_at = c->noise_at;
+        uint64_t noise = FIRN_OPAQUE((uint64_t)*noise_at);
+        if (FIRN_UNLIKELY(*top == VECTOR_END)) {
+            heap_circulate_slow(c, at, entry);
+        } else if (FIRN_UNLIKELY(noise == 0)) {
+            heap_circulate_slow(c, at, entry);
+        } else {
+            c->noise_at = noise_at + 1;
+            cache_push(c, at, top, noise, entry);
+        }
     }
     return true;
+}
+
+FIRN_INLINE bool heap_free_local(void *p) {
+    return heap_free_owned(p, 0);
 }
 
 FIRN_INLINE void heap_free_fast(void *p, uintptr_t site) {

@@ -52,7 +52,7 @@ void heap_note_larger(void) {
 FIRN_COLD static void *alloc_larger(struct cache *c, unsigned class_index, size_t align,
                                     uintptr_t site) {
     size_t size = FIRN_ROOT.classes[class_index].bytes;
-    unsigned partition = partition_of(site);
+    unsigned partition = partition_of(site, c->site_key);
     heap_note_larger();
     while (++class_index < SIZE_CLASSES) {
         unsigned cell = root_cell(class_index, partition);
@@ -79,7 +79,7 @@ static void *alloc_class(unsigned class_index, size_t align, uintptr_t site) {
         return fail();
     }
     upkeep_tick(c);
-    unsigned cell = root_cell(class_index, partition_of(site));
+    unsigned cell = root_cell(class_index, partition_of(site, c->site_key));
     uintptr_t address = take_slot(c, cell);
     if (FIRN_UNLIKELY(address == 0) && firn_regions[cell].is_exhausted) {
         return alloc_larger(c, class_index, align, site);
@@ -163,13 +163,26 @@ static void free_slot(void *p, struct found *f, const struct heap_call *call) {
         }
         return;
     }
-    // Checked, ours: only room or noise was missing.
-    unsigned cell = f->span->cell;
-    if (*c->cells[cell].top == VECTOR_END) {
+    // Ours, and live: other threads freed something in its span, too. What is queued is taken over,
+    // so that the next free here is fast again. What is marked and still not queued is either on its
+    // way, or its thread stayed in the parent of this process, and then nobody else will take it.
+    remote_drain(c);
+    remote_settle(c, f->span);
+    FIRN_ENSURE(heap_free_owned(p, UINT64_MAX));
+}
+
+FIRN_COLD void heap_circulate_slow(struct cache *c, uintptr_t at, uint64_t entry) {
+    int saved = errno;
+    life_check_fork();
+    unsigned cell = (unsigned)(at >> CELL_LINE_SHIFT);
+    struct cache_cell *e = &c->cells[cell];
+    if (*e->top == VECTOR_END) {
         cache_make_room(c, cell);
     }
     cache_make_noise(c);
-    FIRN_ENSURE(heap_free_local(p));
+    uint64_t noise = *c->noise_at++;
+    cache_push(c, at, e->top, noise, entry);
+    errno = saved;
 }
 
 FIRN_NOINLINE void heap_free_slow(void *p, const struct heap_call *call) {

@@ -6,7 +6,7 @@
 _Alignas(FIRN_PAGE) union root_pages firn_root_pages; // P-ROOT: alone on its page
 
 // sizeof(struct span), which is not known down here; span.h asserts that it agrees.
-enum { DESCRIPTOR_BYTES = 192 };
+enum { DESCRIPTOR_BYTES = 256 };
 
 // The cells take the lower half of the reservation (64 classes' worth, 52 used; the other twelve
 // stay inaccessible), large objects the upper half.

@@ -34,7 +34,7 @@ struct class_info {
     uint32_t span_shift;
     uint32_t span_mask; // span bytes - 1
     uint32_t max_spans; // a cell has room for
-    uint32_t start;     // CELL_CHUNKs from the beginning of a cell's address space to its first span
+    uint32_t start; // CELL_CHUNKs from the beginning of a cell's address space to its first span
 };
 
 struct root {
@@ -89,7 +89,10 @@ FIRN_INLINE uintptr_t root_cell_base(unsigned cell) {
 // which use many cells a little, touch few pages of them. Classes begin at different lines of a
 // page, and their page-table entries at different lines of a page table: otherwise the descriptors of
 // all of them compete for the same few places of the caches.
-enum { ROOT_SPANS_APART = 8 * FIRN_PAGE + FIRN_CACHE_LINE, ROOT_SPANS_PLAY = 64 * ROOT_SPANS_APART };
+enum {
+    ROOT_SPANS_APART = 8 * FIRN_PAGE + FIRN_CACHE_LINE,
+    ROOT_SPANS_PLAY = 64 * ROOT_SPANS_APART
+};
 
 FIRN_INLINE uintptr_t root_class_spans(unsigned class_index) {
     uintptr_t place = (class_index * 11 + FIRN_ROOT.colour % 64) % 64;

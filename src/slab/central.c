@@ -260,7 +260,7 @@ static struct span *take_fresh(struct central *c, unsigned cell) {
     return s;
 }
 
-struct span *central_take(unsigned cell, struct cache *owner, uint32_t number) {
+struct span *central_take(unsigned cell, struct cache *owner, uint64_t number) {
     unsigned class_index = root_cell_class(cell);
     struct central *c = &firn_central[class_index];
     struct central_cell *lists = &cells[cell];

@@ -33,7 +33,7 @@ void central_set_purge_delay(uint32_t ms);
 
 // A span of the cell with at least one free slot, now owned by `owner` (whose number is `number`):
 // the fullest partly used one, else an empty one, else a fresh one. NULL: memory is exhausted.
-struct span *central_take(unsigned cell, struct cache *owner, uint32_t number);
+struct span *central_take(unsigned cell, struct cache *owner, uint64_t number);
 
 // Takes a span back from its owner, who has removed it from its lists and put the slots in hand
 // among the free ones. A span without live slots becomes empty. Purges when too much is.

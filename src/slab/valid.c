@@ -78,7 +78,7 @@ static bool check_span(const struct span *s, struct walk *walk) {
         return check_unused(s, fault);
     }
     if (!VALID_HOLDS(s->cell == walk->cell, s, fault) ||
-        !VALID_HOLDS(load(&s->pending) <= firn_span_mark, s, fault)) {
+        !VALID_HOLDS(span_pending(s) <= firn_span_mark, s, fault)) {
         return false;
     }
     if (owner != NULL) {
@@ -86,7 +86,7 @@ static bool check_span(const struct span *s, struct walk *walk) {
         return VALID_HOLDS(state == SPAN_ACTIVE, s, fault) &&
                (!walk->holding(s, walk->context, &held) || check_slots(s, &held, fault));
     }
-    uint32_t number = atomic_load_explicit(&s->owner_number, memory_order_relaxed);
+    uint32_t number = span_owner_number(s);
     if (!VALID_HOLDS(number == 0, s, fault) || !check_slots(s, &nothing, fault)) {
         return false;
     }

@@ -1,6 +1,6 @@
 #include "src/span/span.h"
 
-uint64_t firn_span_mark = 1;
+uint32_t firn_span_mark = 1;
 
 uintptr_t span_offset(const struct span *s) {
     uintptr_t first = root_class_spans(root_cell_class(s->cell));
@@ -28,9 +28,26 @@ void span_set_up(struct span *s, unsigned cell, uint64_t secret) {
     atomic_store_explicit(&s->state, SPAN_ACTIVE, memory_order_relaxed);
 }
 
-void span_set_owner(struct span *s, struct cache *owner, uint32_t number) {
-    atomic_store_explicit(&s->owner_number, number, memory_order_relaxed);
+void span_set_owner(struct span *s, struct cache *owner, uint64_t number) {
+    uint64_t word = atomic_load_explicit(&s->owner_word, memory_order_relaxed);
+    while (!atomic_compare_exchange_weak_explicit(
+        &s->owner_word, &word, word >> SPAN_PENDING_SHIFT << SPAN_PENDING_SHIFT | number,
+        memory_order_relaxed, memory_order_relaxed)) {
+    }
     atomic_store_explicit(&s->owner, owner, memory_order_seq_cst);
+}
+
+bool span_mark_pending(struct span *s) {
+    uint64_t word = atomic_load_explicit(&s->owner_word, memory_order_seq_cst);
+    uint64_t mark = firn_span_mark;
+    do {
+        if (word >> SPAN_PENDING_SHIFT == mark) {
+            return false;
+        }
+    } while (!atomic_compare_exchange_weak_explicit(&s->owner_word, &word,
+                                                    mark << SPAN_PENDING_SHIFT | (uint32_t)word,
+                                                    memory_order_seq_cst, memory_order_seq_cst));
+    return true;
 }
 
 enum span_fault span_take_remote(struct span *s, span_check_fn *check, uintptr_t *bad) {

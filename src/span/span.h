@@ -38,32 +38,37 @@ struct cache;
 struct span {
     // Line 0: what every malloc and free of its owner looks at.
     _Atomic uint64_t live[SPAN_WORDS];
-    _Atomic(struct cache *) owner; // NULL: central
-    _Atomic uint32_t owner_number; // the owner's number; 0: central
-    uint16_t cell;
-    uint16_t free_count; // bits set in `free`
+    struct list links; // owner's or central list, by state and bucket
     union {
         uint64_t secret;     // keys its links; new at each (re)use
         uint64_t emptied_ms; // SPAN_DIRTY, which has no links: since when
     };
+    uint16_t cell;
+    uint16_t free_count;   // bits set in `free`
     _Atomic uint8_t state; // enum span_state
     uint8_t bucket;        // the list by occupancy it is on
-    uint8_t padding[6];
-    // Line 1: other threads'.
+    uint8_t padding[2];
+    // Line 1: other threads'. Who frees what another thread owns touches no other line to do so.
     _Atomic uint64_t remote[SPAN_WORDS];
-    _Atomic(struct span *) pending_next; // in the owner's queue of spans with remote frees
-    _Atomic uint64_t pending;            // firn_span_mark: on such a queue, or on its way to one
-    struct list links;                   // owner's or central list, by state and bucket
+    // Low half: the owner's number, 0 when central. High half, *pending*: firn_span_mark when on the
+    // owner's queue of spans with remote frees, or on its way to one. In one word, so that one
+    // comparison tells a thread that the span is its own and that nobody else freed in it.
+    _Atomic uint64_t owner_word;
+    _Atomic(struct cache *) owner; // NULL: central
+    _Atomic(struct span *) pending_next;
+    uint64_t padding_1;
     // Line 2: the slow paths'.
     uint64_t free[SPAN_WORDS];
     uint64_t virgin[SPAN_WORDS]; // subset of `free`: never handed out
+    // A power of two: the fast paths' way from an address to its descriptor is shorter.
+    uint64_t padding_3[8];
 };
-_Static_assert(sizeof(struct span) == 192, "root.c computes with this");
+_Static_assert(sizeof(struct span) == 256, "root.c computes with this");
 
 // What `pending` is in this process: 1, and one more in every forked child. A thread that was about to
 // queue a span when another one forked is not in the child: its mark, which nobody there would ever
 // take back, must not look like that of a thread that is. Changes only while there is one thread.
-extern uint64_t firn_span_mark;
+extern uint32_t firn_span_mark;
 
 FIRN_INLINE const struct class_info *span_class(const struct span *s) {
     return &FIRN_ROOT.classes[root_cell_class(s->cell)];
@@ -135,7 +140,7 @@ FIRN_INLINE unsigned span_state(const struct span *s) {
 void span_set_up(struct span *s, unsigned cell, uint64_t secret);
 
 // Names the owner, by address and by number. The caller holds the class lock.
-void span_set_owner(struct span *s, struct cache *owner, uint32_t number);
+void span_set_owner(struct span *s, struct cache *owner, uint64_t number);
 
 // Puts a slot that is in hand back among the free ones.
 FIRN_INLINE void span_put_free(struct span *s, unsigned slot, bool is_virgin) {
@@ -158,11 +163,25 @@ FIRN_INLINE unsigned span_bucket(const struct span *s) {
 // says so before looking at `remote`: a free that comes later queues the span again, one that came
 // before has its bit in the words that are then read.
 FIRN_INLINE void span_unqueue(struct span *s) {
-    atomic_store_explicit(&s->pending, 0, memory_order_seq_cst);
+    (void)atomic_fetch_and_explicit(&s->owner_word, UINT32_MAX, memory_order_seq_cst);
 }
 
 // What is wrong with a slot that another thread freed.
 enum span_fault { SPAN_FINE, SPAN_NOT_LIVE, SPAN_BAD_LINK };
+
+enum { SPAN_PENDING_SHIFT = 32 };
+
+FIRN_INLINE uint32_t span_owner_number(const struct span *s) {
+    return (uint32_t)atomic_load_explicit(&s->owner_word, memory_order_relaxed);
+}
+
+FIRN_INLINE uint32_t span_pending(const struct span *s) {
+    return (uint32_t)(atomic_load_explicit(&s->owner_word, memory_order_seq_cst) >>
+                      SPAN_PENDING_SHIFT);
+}
+
+// Marks the span as pending. True if it was not: then the caller queues it.
+bool span_mark_pending(struct span *s) FIRN_CHECKED;
 
 // Takes over what other threads freed: clears `live`, sets `free`. Owner or lock holder. Each slot
 // passes `check` first (P-LINK) unless that is NULL. *bad is the address of the slot at fault.

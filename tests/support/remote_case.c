@@ -42,8 +42,7 @@ static void step_2_set(struct freeing *f) {
 }
 
 static void step_3_exchange(struct freeing *f) {
-    uint64_t mark = firn_span_mark;
-    f->must_queue = atomic_exchange(&small_span(f->p)->pending, mark) != mark;
+    f->must_queue = span_mark_pending(small_span(f->p));
 }
 
 static void step_4_queue(struct freeing *f) {
@@ -86,7 +85,7 @@ void remote_ensure_drained(unsigned blocks) {
     small_act_as(r->owner);
     remote_drain(r->owner);
     NEED(atomic_load(&r->owner->pending) == NULL);
-    NEED(atomic_load(&r->span->pending) == 0);
+    NEED(span_pending(r->span) == 0);
     for (unsigned i = 0; i < REMOTE_BLOCKS; i++) {
         NEED(remote_is_free(r->block[i]) == (i < blocks));
     }

@@ -45,7 +45,7 @@ unsigned small_slot(const void *p) {
 }
 
 unsigned small_cell(size_t size, uintptr_t site) {
-    return root_cell(size_class_of(size), partition_of(site));
+    return root_cell(size_class_of(size), partition_of(site, FIRN_ROOT.site_key));
 }
 
 bool small_run(void (*body)(void *), void *context) {

@@ -40,7 +40,7 @@ static struct span *take(unsigned class_index, struct cache *owner) {
     struct span *s = central_take(root_cell(class_index, 0), owner, owner->number);
     assert_non_null(s);
     assert_ptr_equal(atomic_load(&s->owner), owner);
-    assert_int_equal(atomic_load(&s->owner_number), owner->number);
+    assert_int_equal(span_owner_number(s), owner->number);
     assert_int_equal(span_state(s), SPAN_ACTIVE);
     assert_int_equal(s->cell, root_cell(class_index, 0));
     list_init(&s->links);
@@ -129,7 +129,7 @@ static void the_fullest_is_taken_first(void **state) {
     for (unsigned i = 0; i < SPANS; i++) {
         central_give(s[i]);
         assert_null(atomic_load(&s[i]->owner));
-        assert_int_equal(atomic_load(&s[i]->owner_number), 0);
+        assert_int_equal(span_owner_number(s[i]), 0);
     }
     small_check();
     assert_int_equal(stats_of(CLASS).active_spans, SPANS);
@@ -282,7 +282,7 @@ static void purge_takes_all_and_nothing_else(void **state) {
 
 static void free_remotely(struct span *s, unsigned slot) {
     atomic_fetch_or(&s->remote[slot / 64], span_bit(slot));
-    atomic_store(&s->pending, firn_span_mark);
+    (void)!span_mark_pending(s);
 }
 
 static void delivery_takes_over_what_nobody_owns(void **state) {
@@ -293,7 +293,7 @@ static void delivery_takes_over_what_nobody_owns(void **state) {
     central_give(s);
     free_remotely(s, 1);
     assert_true(central_deliver(s));
-    assert_int_equal(atomic_load(&s->pending), 0);
+    assert_int_equal(span_pending(s), 0);
     assert_false(span_is_live(s, 1));
     assert_true(span_is_live(s, 0));
     assert_int_equal(s->free_count, span_class(s)->slots - 1);
@@ -328,7 +328,7 @@ static void delivery_leaves_owned_spans_alone(void **state) {
     occupy(s, 2);
     free_remotely(s, 1);
     assert_false(central_deliver(s));
-    assert_int_equal(atomic_load(&s->pending), firn_span_mark);
+    assert_int_equal(span_pending(s), firn_span_mark);
     assert_true(span_is_live(s, 1));
     assert_true(span_is_remote(s, 1));
 }

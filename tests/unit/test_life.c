@@ -106,8 +106,8 @@ static void alloc_first(void *context) {
     void *p = heap_alloc(SIZE, site);
     NEED(p != NULL);
     NEED(small_span(p)->cell == small_cell(SIZE, site));
-    NEED(FIRN_PARTITION_MODE != 2 || partition_of(site) == 0);
-    NEED(FIRN_PARTITION_MODE != 2 || partition_of(site + 16) == 1);
+    NEED(FIRN_PARTITION_MODE != 2 || partition_of(site, FIRN_ROOT.site_key) == 0);
+    NEED(FIRN_PARTITION_MODE != 2 || partition_of(site + 16, FIRN_ROOT.site_key) == 1);
 }
 
 static void the_first_site_has_one_partition(void **state) {

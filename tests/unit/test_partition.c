@@ -14,6 +14,10 @@
 enum { SITES = 64 * 1024, THREADS = 8, SHARED_SITES = 200 };
 
 // Return addresses lie close together and share their high bits.
+static uint64_t key(void) {
+    return atomic_load(&FIRN_ROOT.site_key);
+}
+
 static uintptr_t site(unsigned i) {
     return (uintptr_t)0x555555555000 + i * (uintptr_t)5;
 }
@@ -23,9 +27,9 @@ static void hash_uses_every_partition(void **state) {
     (void)state;
     unsigned hits[64] = {0};
     for (unsigned i = 0; i < SITES; i++) {
-        unsigned p = partition_hash(site(i));
+        unsigned p = partition_hash(site(i), key());
         assert_true(p < FIRN_PARTITIONS);
-        assert_int_equal(partition_hash(site(i)), p);
+        assert_int_equal(partition_hash(site(i), key()), p);
         hits[p]++;
     }
     for (unsigned p = 0; p < FIRN_PARTITIONS; p++) {
@@ -42,7 +46,7 @@ static void two_sites_seldom_share(void **state) {
     for (unsigned i = 0; i < SITES; i++) {
         uintptr_t a = site((unsigned)small_draw(&seed, 1 << 30));
         uintptr_t b = site((unsigned)small_draw(&seed, 1 << 30));
-        shared += a != b && partition_hash(a) == partition_hash(b);
+        shared += a != b && partition_hash(a, key()) == partition_hash(b, key());
     }
     assert_in_range(shared, 0, SITES / FIRN_PARTITIONS * 3 / 2);
 }
@@ -50,12 +54,12 @@ static void two_sites_seldom_share(void **state) {
 static void the_mode_decides(void **state) {
     (void)state;
     for (unsigned i = 0; i < 8; i++) {
-        unsigned p = partition_of(site(i));
+        unsigned p = partition_of(site(i), key());
         assert_true(p < FIRN_PARTITIONS);
         if (FIRN_PARTITION_MODE == 0) {
             assert_int_equal(p, 0);
         } else if (FIRN_PARTITION_MODE == 1) {
-            assert_int_equal(p, partition_hash(site(i)));
+            assert_int_equal(p, partition_hash(site(i), key()));
         } else {
             assert_int_equal(p, partition_intern(site(i)));
         }
@@ -99,7 +103,7 @@ static void threads_agree(void **state) {
 static void later_sites_are_hashed(void **state) {
     (void)state;
     for (unsigned i = 0; i < SITES; i++) {
-        assert_int_equal(partition_intern(site(5000 + i)), partition_hash(site(5000 + i)));
+        assert_int_equal(partition_intern(site(5000 + i)), partition_hash(site(5000 + i), key()));
     }
 }
 

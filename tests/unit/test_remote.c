@@ -192,7 +192,7 @@ static void one_exit(void *context) {
     }
     NEED(remote_is_free(t->block[0]) != (t->block[0] == t->adopted));
     NEED(!remote_is_free(t->block[1]));
-    NEED(atomic_load(&t->span->pending) == 0);
+    NEED(span_pending(t->span) == 0);
     small_check();
 }
 
@@ -241,7 +241,7 @@ static void one_stale_push(void *context) {
         remote_drain(heir);
     }
     NEED(remote_is_free(t->block[0]) != (t->block[0] == t->adopted));
-    NEED(atomic_load(&t->span->pending) == 0);
+    NEED(span_pending(t->span) == 0);
     small_check();
 }
 
@@ -265,7 +265,7 @@ static void stale_push_then_exit(void *context) {
     push_as_read(t->owner);
     owner_exits();
     NEED(remote_is_free(t->block[0]));
-    NEED(atomic_load(&t->span->pending) == 0);
+    NEED(span_pending(t->span) == 0);
     small_check();
 }
 
@@ -286,7 +286,7 @@ static void push_before_close(void *context) {
     remote_close(t->owner);
     NEED(atomic_load(&t->owner->pending) == CACHE_CLOSED);
     NEED(remote_is_free(t->block[0]));
-    NEED(atomic_load(&t->span->pending) == 0);
+    NEED(span_pending(t->span) == 0);
     small_check();
 }
 
@@ -446,7 +446,7 @@ static void local_free_overtakes(void *context) {
 
 static void a_remote_free_of_what_the_owner_freed_is_found(void **state) {
     (void)state;
-    assert_true(small_run_aborts(local_free_overtakes, NULL, "firn: double-free: free("));
+    assert_true(small_run_aborts(local_free_overtakes, NULL, "firn: double-free: "));
 }
 
 // ---- overwritten tags -------------------------------------------------------------------------

@@ -100,7 +100,7 @@ static void child_recovers_between_steps(void *context) {
         alarm(10); // a span queued twice is drained for ever
         remote_drain(t->owner);
         NEED(!span_is_remote(t->span, small_slot(t->block[0])) && remote_is_free(t->block[1]));
-        NEED(atomic_load(&t->span->pending) == 0);
+        NEED(span_pending(t->span) == 0);
         small_check();
         _exit(0);
     }

@@ -205,7 +205,7 @@ static void lines_are_apart(void **state) {
     (void)state;
     assert_int_equal(offsetof(struct span, live), 0);
     assert_int_equal(offsetof(struct span, remote), 64);
-    assert_true(offsetof(struct span, pending) + 8 <= 128);
+    assert_true(offsetof(struct span, pending_next) + 8 <= 128);
     assert_int_equal(offsetof(struct span, free), 128);
     for (unsigned i = 0; i < SIZE_CLASSES; i++) {
         assert_int_equal((uintptr_t)spans[i] % 64, 0);

@@ -135,12 +135,12 @@ static void wrong_cell(void) {
 }
 
 static void owner_without_number(void) {
-    atomic_store(&central->owner_number, 77);
+    atomic_store(&central->owner_word, 77);
 }
 
 static void stolen_from_its_owner(void) {
     atomic_store(&owned->owner, NULL);
-    atomic_store(&owned->owner_number, 0);
+    atomic_store(&owned->owner_word, 0);
 }
 
 static void link_cut(void) {
@@ -192,7 +192,7 @@ static void queued_but_not_pending(void) {
 }
 
 static void queued_in_a_circle(void) {
-    atomic_store(&owned->pending, firn_span_mark);
+    (void)!span_mark_pending(owned);
     atomic_store(&owned->pending_next, owned);
     atomic_store(&firn_cache->pending, owned);
 }
@@ -261,7 +261,7 @@ static const struct damage damages[] = {
     {"no_start_mark", no_start_mark, "b->entries[-1] == 0", 0},
     {"off_the_owners_list", off_the_owners_list, "are_owned_spans_listed", 0},
     {"on_the_wrong_owners_list", on_the_wrong_owners_list, "s->bucket == i", 0},
-    {"queued_but_not_pending", queued_but_not_pending, "pending == firn_span_mark", 0},
+    {"queued_but_not_pending", queued_but_not_pending, "== firn_span_mark", 0},
     {"queued_in_a_circle", queued_in_a_circle, "hare != s", 0},
     {"unused_but_written", unused_but_written, "is_zero_if_unused", 0},
     {"used_but_in_the_window", used_but_in_the_window, "", 0},
