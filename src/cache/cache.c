@@ -202,9 +202,23 @@ static void bin_flush_mixer(struct bin *b) {
     }
 }
 
-// A vector inherited over fork: the same slots in an order the parent does not know.
+// What a stashed bin shows: a vector that is full and empty at once, so that pops and pushes both take
+// their slow paths.
+static uint64_t stashed_vector[2] = {0, VECTOR_END};
+
+static bool is_stashed(const struct bin *b) {
+    return b->cache->cells[b->cell].top == &stashed_vector[1];
+}
+
+uint32_t cache_count_entries(const struct bin *b) {
+    return is_stashed(b) ? b->stash : bin_count(b);
+}
+
+// A vector inherited over fork: the same slots in an order the parent does not know. If a signal
+// handler forked in the middle of a malloc or free, that has meanwhile ended in the child, and what
+// it left in the cell is true.
 static void bin_unstash(struct bin *b) {
-    uint32_t n = b->stash;
+    uint32_t n = cache_count_entries(b);
     uint64_t *entries = b->entries;
     for (uint32_t i = 1; i < n; i++) {
         uint32_t j = random_below(&b->cache->noise->stream, i + 1);
@@ -307,7 +321,7 @@ bool cache_is_virgin(const struct span *s, uintptr_t address) {
     if (b == NULL) {
         return false;
     }
-    uint32_t n = b->stash != 0 ? b->stash : bin_count(b);
+    uint32_t n = cache_count_entries(b);
     for (uint32_t i = 0; i < n && i < b->capacity; i++) {
         if ((b->entries[i] & ENTRY_ADDRESS) == address) {
             return (b->entries[i] & ENTRY_VIRGIN) != 0;
@@ -418,13 +432,10 @@ void cache_before_fork(void) {
     lock_acquire(&registry_lock);
 }
 
-// A vector that is full and empty at once: pops and pushes both take their slow paths.
-static uint64_t stashed_vector[2] = {0, VECTOR_END};
-
 static void stash_all(struct cache *c) {
     for (unsigned i = 0; i < CELLS; i++) {
         struct bin *b = c->bins[i];
-        if (b != NULL && b->stash == 0 && bin_count(b) != 0) {
+        if (b != NULL && !is_stashed(b) && bin_count(b) != 0) {
             b->stash = bin_count(b);
             c->cells[i].top = &stashed_vector[1];
         }

@@ -108,15 +108,17 @@ FIRN_INLINE struct span *cache_span(const struct cache_cell *e, uintptr_t within
     return &e->spans[within >> e->span_shift << FIRN_PARTITION_BITS];
 }
 
-// The next entry of a cell, or 0 if there is none; it stays there until cache_take.
-FIRN_INLINE uint64_t cache_peek(const struct cache_cell *e) {
-    const uint64_t *top = e->top;
+// The next entry of a vector, given the cell's `top`, or 0 if there is none; it stays there until
+// cache_take.
+FIRN_INLINE uint64_t cache_peek(const uint64_t *top) {
     return FIRN_LIKELY(top != NULL) ? top[-1] : 0;
 }
 
-// Takes the entry that was peeked at and marks its slot live. Returns its address.
-FIRN_INLINE uintptr_t cache_take(struct cache_cell *e, uint64_t entry) {
-    e->top--;
+// Takes the entry that was peeked at below `top` and marks its slot live. Returns its address.
+// (Stores what it is given: a signal handler may have forked in between, and in the child, which goes
+// on here with the parent's registers, the cell's own top now names something else; bin_unstash.)
+FIRN_INLINE uintptr_t cache_take(struct cache_cell *e, uint64_t *top, uint64_t entry) {
+    e->top = top - 1;
     uintptr_t address = entry & ENTRY_ADDRESS;
     struct span *s = cache_span(e, address - e->base);
     _Atomic uint64_t *w = &s->live[entry >> (ENTRY_SLOT_SHIFT + 6)];
@@ -143,6 +145,9 @@ FIRN_INLINE void cache_push(struct cache *c, uintptr_t at, uint64_t *top, uint64
 
 // Fetches more noise if there is none left.
 void cache_make_noise(struct cache *c);
+
+// Entries of a bin's vector, the stashed ones too.
+uint32_t cache_count_entries(const struct bin *b);
 
 // Makes room in a full vector, or unpacks a stash.
 void cache_make_room(struct cache *c, unsigned cell);

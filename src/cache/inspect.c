@@ -11,11 +11,6 @@ static uint64_t mixer_entry(const struct cache *c, unsigned cell, unsigned place
     return c->mixers[cell][place];
 }
 
-// A vector's entries, wherever `top` points.
-static uint32_t count_entries(const struct cache *c, const struct bin *b) {
-    return b->stash != 0 ? b->stash : (uint32_t)(c->cells[b->cell].top - b->entries);
-}
-
 static void hold_entry(uint64_t entry, uintptr_t base, uintptr_t bytes, struct valid_holding *out) {
     unsigned slot = (unsigned)(entry >> ENTRY_SLOT_SHIFT);
     if (entry != 0 && (entry & ENTRY_ADDRESS) - base < bytes) {
@@ -35,7 +30,7 @@ static bool find_holding(const struct span *s, const void *self, struct valid_ho
     }
     uintptr_t base = span_base(s);
     uintptr_t bytes = (uintptr_t)span_class(s)->span_mask + 1;
-    uint32_t n = count_entries(owner, b);
+    uint32_t n = cache_count_entries(b);
     for (uint32_t i = 0; i < n; i++) {
         hold_entry(b->entries[i], base, bytes, out);
     }
@@ -65,7 +60,7 @@ static bool check_entry(const struct cache *c, const struct bin *b, uint64_t ent
 static bool check_vector(const struct cache *c, const struct bin *b, struct valid_fault *fault) {
     const struct cache_cell *cell = &c->cells[b->cell];
     uint32_t capacity = b->capacity;
-    uint32_t n = count_entries(c, b);
+    uint32_t n = cache_count_entries(b);
     if (!VALID_HOLDS(n <= capacity, NULL, fault) ||
         !VALID_HOLDS(b->entries[-1] == 0, NULL, fault) ||
         !VALID_HOLDS(b->entries[capacity] == VECTOR_END, NULL, fault) ||

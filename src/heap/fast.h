@@ -28,11 +28,12 @@ FIRN_INLINE void *heap_alloc_fast(size_t size, uintptr_t site) {
     }
     struct cache *c = firn_cache;
     struct cache_cell *e = &c->cells[root_cell(class_index, partition_of(site, c->site_key))];
-    uint64_t entry = cache_peek(e);
+    uint64_t *top = e->top;
+    uint64_t entry = cache_peek(top);
     if (FIRN_UNLIKELY(entry == 0)) {
         return heap_alloc_slow(size, site);
     }
-    uintptr_t address = cache_take(e, entry);
+    uintptr_t address = cache_take(e, top, entry);
     slot_on_alloc((void *)address, FIRN_ROOT.classes[class_index].bytes, FIRN_ROOT.slot_key);
     return (void *)address;
 }

@@ -34,11 +34,12 @@ static void *alloc_large(size_t size, size_t align, bool *is_zero) {
 
 // The next slot of a cell, 0 when there is neither one nor memory for one.
 static uintptr_t take_slot(struct cache *c, unsigned cell) {
-    uint64_t entry = cache_peek(&c->cells[cell]);
+    struct cache_cell *e = &c->cells[cell];
+    uint64_t entry = cache_peek(e->top);
     if (entry == 0 && cache_refill(c, cell)) {
-        entry = cache_peek(&c->cells[cell]);
+        entry = cache_peek(e->top);
     }
-    return entry != 0 ? cache_take(&c->cells[cell], entry) : 0;
+    return entry != 0 ? cache_take(e, e->top, entry) : 0;
 }
 
 static _Atomic bool has_larger;

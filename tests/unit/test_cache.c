@@ -358,6 +358,58 @@ static void virgin_slots_are_known(void **state) {
     }
 }
 
+// A signal handler forked while its thread was between looking at the next slot and taking it, or
+// between looking at the vector and pushing: the child goes on with what the parent's registers held.
+static void go_on_in_child(bool is_push) {
+    enum { SLOTS = 400 };
+    static uintptr_t have[SLOTS + 1];
+    NEED(small_attach() != NULL);
+    uintptr_t freed = get(64);
+    unsigned cell = small_cell(64, site);
+    struct cache_cell *e = &firn_cache->cells[cell];
+    uint64_t *top = e->top;
+    uint64_t entry = cache_peek(top);
+    cache_before_fork();
+    (void)cache_after_fork(true);
+    NEED(e->top != top);
+    size_t n = 0;
+    if (is_push) {
+        unsigned slot =
+            span_slot(span_class(small_span((void *)freed)), freed - FIRN_ROOT.small_base);
+        span_clear_live(small_span((void *)freed), slot);
+        // The mixer's place is empty, or pushes out onto the old top: both end the interrupted free.
+        cache_push(firn_cache, (uintptr_t)cell << CELL_LINE_SHIFT, top, 1,
+                   cache_entry(freed, slot));
+    } else {
+        have[n++] = cache_take(e, top, entry);
+    }
+    for (; n < SLOTS; n++) {
+        have[n] = (uintptr_t)heap_alloc(64, site);
+        NEED(have[n] != 0);
+    }
+    qsort(have, n, sizeof *have, by_address);
+    for (size_t i = 1; i < n; i++) {
+        NEED(have[i] != have[i - 1]);
+    }
+    small_check();
+}
+
+static void take_in_child(void *context) {
+    (void)context;
+    go_on_in_child(false);
+}
+
+static void push_in_child(void *context) {
+    (void)context;
+    go_on_in_child(true);
+}
+
+static void a_child_goes_on_where_a_handler_forked(void **state) {
+    (void)state;
+    assert_true(small_run(take_in_child, NULL));
+    assert_true(small_run(push_in_child, NULL));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(virgin_slots_are_known),
@@ -372,6 +424,7 @@ int main(void) {
         cmocka_unit_test(the_mixer_is_the_last_reserve),
         cmocka_unit_test(caches_are_recycled),
         cmocka_unit_test(noise_has_an_end_and_no_gaps),
+        cmocka_unit_test(a_child_goes_on_where_a_handler_forked),
     };
     return cmocka_run_group_tests(tests, start, NULL);
 }
