@@ -37,23 +37,23 @@ static void put_room(struct text *found, size_t room) {
     }
 }
 
-static FIRN_NORETURN void die_at(const void *p, const char *access, size_t n, size_t room,
+static FIRN_NORETURN void die_at(const void *p, const char *access, size_t n,
                                  const struct bounds_call *call) {
     char buffer[FOUND_BYTES];
     struct text found = text_on(buffer, sizeof(buffer));
     text_str(&found, access);
     text_dec(&found, n);
     text_str(&found, " bytes, ");
-    put_room(&found, room);
+    put_room(&found, bounds_room(p));
     die(p, buffer, call);
 }
 
-void bounds_die_reading(const void *p, size_t n, size_t room, const struct bounds_call *call) {
-    die_at(p, "read of ", n, room, call);
+void bounds_die_reading(const void *p, size_t n, const struct bounds_call *call) {
+    die_at(p, "read of ", n, call);
 }
 
-void bounds_die_writing(const void *p, size_t n, size_t room, const struct bounds_call *call) {
-    die_at(p, "write of ", n, room, call);
+void bounds_die_writing(const void *p, size_t n, const struct bounds_call *call) {
+    die_at(p, "write of ", n, call);
 }
 
 FIRN_NORETURN FIRN_COLD static void die_endless(const char *s, size_t room,
@@ -70,7 +70,7 @@ size_t bounds_length(const char *s, const struct bounds_call *call) {
 }
 
 size_t bounds_length_most(const char *s, size_t most, const struct bounds_call *call) {
-    size_t room = heap_extent(s);
+    size_t room = bounds_room(s);
     size_t limit = room < most ? room : most;
     // strnlen computes s + limit.
     size_t n = limit > PTRDIFF_MAX ? strlen(s) : strnlen(s, limit);

@@ -19,24 +19,34 @@ struct bounds_call {
     size_t size;      // bytes it named, or FATAL_SIZE_UNKNOWN
 };
 
-// The ways out; none returns (`out-of-bounds`). `room`: bytes from p to the end of its object.
-FIRN_NORETURN FIRN_COLD void bounds_die_reading(const void *p, size_t n, size_t room,
+// The ways out; neither returns (`out-of-bounds`).
+FIRN_NORETURN FIRN_COLD void bounds_die_reading(const void *p, size_t n,
                                                 const struct bounds_call *call);
-FIRN_NORETURN FIRN_COLD void bounds_die_writing(const void *p, size_t n, size_t room,
+FIRN_NORETURN FIRN_COLD void bounds_die_writing(const void *p, size_t n,
                                                 const struct bounds_call *call);
+
+// Bytes from p to the end of the live block it lies in, as heap_extent. Memory outside of the heap,
+// stacks and constants, is told from two bounds, as long as there is only the main reservation.
+FIRN_INLINE size_t bounds_room(const void *p) {
+    uintptr_t address = (uintptr_t)p;
+    if (address - FIRN_ROOT.small_base < FIRN_ROOT.small_bytes) {
+        return heap_extent_small(address);
+    }
+    bool is_outside =
+        address - FIRN_ROOT.data.base >= FIRN_ROOT.data.bytes && !large_has_more_tracts();
+    return is_outside ? SIZE_MAX : large_extent(address);
+}
 
 // n bytes at p are about to be read, or written. n == 0 passes, wherever p points.
 FIRN_INLINE void bounds_read(const void *p, size_t n, const struct bounds_call *call) {
-    size_t room = heap_extent(p);
-    if (FIRN_UNLIKELY(room < n)) {
-        bounds_die_reading(p, n, room, call);
+    if (FIRN_UNLIKELY(bounds_room(p) < n)) {
+        bounds_die_reading(p, n, call);
     }
 }
 
 FIRN_INLINE void bounds_write(const void *p, size_t n, const struct bounds_call *call) {
-    size_t room = heap_extent(p);
-    if (FIRN_UNLIKELY(room < n)) {
-        bounds_die_writing(p, n, room, call);
+    if (FIRN_UNLIKELY(bounds_room(p) < n)) {
+        bounds_die_writing(p, n, call);
     }
 }
 

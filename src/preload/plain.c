@@ -13,10 +13,6 @@ void *__wrap_memcpy(void *to, const void *from, size_t n);
 void *__wrap_memmove(void *to, const void *from, size_t n);
 void *__wrap_memset(void *p, int byte, size_t n);
 
-void plain_copy(void *to, const void *from, size_t n) {
-    __mempcpy(to, from, n);
-}
-
 // wmemmove is memmove that counts in wide characters: the last bytes are taken before it overwrites
 // them, and put down after it has read what they overwrite.
 void plain_move(void *to, const void *from, size_t n) {

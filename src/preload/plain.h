@@ -6,9 +6,15 @@
 #ifndef FIRN_PRELOAD_PLAIN_H
 #define FIRN_PRELOAD_PLAIN_H
 
-#include <stddef.h>
+#include "src/base/compiler.h"
 
-void plain_copy(void *to, const void *from, size_t n);
+#include <stddef.h>
+#include <string.h>
+
+FIRN_INLINE void plain_copy(void *to, const void *from, size_t n) {
+    __mempcpy(to, from, n);
+}
+
 // The ranges may overlap.
 void plain_move(void *to, const void *from, size_t n);
 void plain_fill(void *p, int byte, size_t n);

@@ -3,6 +3,10 @@
 #ifndef FIRN_SPAN_LARGE_EXTENT_H
 #define FIRN_SPAN_LARGE_EXTENT_H
 
+#include "src/span/large_heap.h"
+
+#include "src/span/large_heap.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,5 +17,11 @@
 // Any thread and context; needs no start. Exact as long as that object is neither freed nor resized
 // meanwhile; else any of these answers.
 size_t large_extent(uintptr_t address);
+
+// True when large objects may lie outside of the main reservation.
+FIRN_INLINE bool large_has_more_tracts(void) {
+    // relaxed: who asks about a pointer into a new tract got it from somebody who saw it added.
+    return atomic_load_explicit(&firn_large.space.count, memory_order_relaxed) > 1;
+}
 
 #endif
