@@ -20,7 +20,8 @@
 #define VECTOR_END (~(uint64_t)0)
 enum { MIXER = 32 };
 
-// What a cache draws its places from: one byte a free, never 0. The 0 at the end says: fetch more.
+// What a cache draws its places from: one byte a free, its lower five bits random, never 0. The 0 at
+// the end says: fetch more.
 // So does the kernel, by wiping the page it lies on in a forked child.
 enum { NOISE_BYTES = 512 };
 struct noise {
