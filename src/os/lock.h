@@ -9,13 +9,17 @@
 #include <stdint.h>
 
 enum lock_rank {
-    LOCK_START,    // first allocation
-    LOCK_CACHES,   // registry of thread caches
-    LOCK_FALLBACK, // cache for threads that have none
-    LOCK_CLASS,    // one per size class: central lists, growth
-    LOCK_LARGE,    // large objects
-    LOCK_ARENA,    // descriptor memory
-    LOCK_RANDOM,   // the seed source
+    LOCK_START,     // first allocation
+    LOCK_MESH_PASS, // who is going through the heap
+    LOCK_MESH,      // the mesher, page by page
+    LOCK_CACHES,    // registry of thread caches
+    LOCK_FALLBACK,  // cache for threads that have none
+    LOCK_OWNER,     // what a thread owns, against the mesher (slab/owner.h)
+    LOCK_CLASS,     // one per size class: central lists, growth
+    LOCK_FRAME,     // frames that meshed pages share
+    LOCK_LARGE,     // large objects
+    LOCK_ARENA,     // descriptor memory
+    LOCK_RANDOM,    // the seed source
     LOCK_RANKS
 };
 

@@ -1,0 +1,150 @@
+#include "src/os/memfile.h"
+
+#include "src/base/text.h"
+#include "src/os/caps.h"
+#include "src/os/guard.h"
+#include "src/os/kernel.h"
+#include "src/os/sys.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define MIB ((size_t)1 << 20)
+#define MOST_BYTES ((size_t)16 << 30)
+#define LEAST_BYTES (16 * MIB)
+
+static uintptr_t view;
+static size_t view_bytes;
+
+// A file beyond the limit would not only be refused: the process would get SIGXFSZ.
+static size_t allowed_bytes(void) {
+    struct rlimit r;
+    if (getrlimit(RLIMIT_FSIZE, &r) != 0) {
+        return 0;
+    }
+    return r.rlim_cur == RLIM_INFINITY || r.rlim_cur > MOST_BYTES ? MOST_BYTES
+                                                                  : r.rlim_cur / MIB * MIB;
+}
+
+// A second mapping of a piece of the view: what mremap does with a shared mapping of "no" length.
+static bool copy_mapping(uintptr_t from, uintptr_t to, size_t bytes) {
+    int flags = MREMAP_MAYMOVE | MREMAP_FIXED;
+    return mremap((void *)from, 0, bytes, flags, (void *)to) == (void *)to;
+}
+
+// Tried once, on the view itself: a kernel, or an emulator, that does something else is found out here.
+static bool can_copy(void) {
+    void *to = mmap(NULL, FIRN_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (to == MAP_FAILED) {
+        return false;
+    }
+    volatile char *word = (volatile char *)view;
+    *word = 1;
+    bool is_copied = copy_mapping(view, (uintptr_t)to, FIRN_PAGE) && *(volatile char *)to == 1;
+    if (is_copied) {
+        *word = 2;
+        is_copied = *(volatile char *)to == 2;
+    }
+    munmap(to, FIRN_PAGE);
+    return madvise((void *)view, FIRN_PAGE, MADV_REMOVE) == 0 && *word == 0 && is_copied;
+}
+
+static bool map_view(int fd, size_t bytes) {
+    if (ftruncate(fd, (off_t)bytes) != 0) {
+        return false;
+    }
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    if (p == MAP_FAILED) {
+        return false;
+    }
+    view = (uintptr_t)p;
+    view_bytes = bytes;
+    (void)madvise(p, bytes, MADV_DONTDUMP); // the spans that map frames are dumped
+    if (!can_copy()) {
+        memfile_forget();
+    }
+    return view_bytes != 0;
+}
+
+bool memfile_start(void) {
+    const int saved = errno;
+    size_t bytes = allowed_bytes();
+    bool is_done = view_bytes != 0;
+    if (!is_done && bytes >= LEAST_BYTES) {
+        int fd = (int)syscall(SYS_memfd_create, "firn", MFD_CLOEXEC);
+        is_done = fd >= 0 && map_view(fd, bytes);
+        if (fd >= 0) {
+            syscall(SYS_close, fd);
+        }
+    }
+    errno = saved;
+    return is_done;
+}
+
+size_t memfile_bytes(void) {
+    return view_bytes;
+}
+
+uintptr_t memfile_view(void) {
+    return view;
+}
+
+// The kernel takes the old mapping away before the last things that can go wrong (it counts VMAs
+// first): then there is a hole, which nobody else may settle in.
+static bool fill_hole(uintptr_t address, size_t bytes) {
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
+    if (mmap((void *)address, bytes, PROT_READ | PROT_WRITE, flags, -1, 0) != (void *)address) {
+        return false;
+    }
+    (void)madvise((void *)address, bytes, MADV_NOHUGEPAGE);
+    return true;
+}
+
+bool memfile_map(uintptr_t address, size_t offset, size_t bytes, bool *is_lost) {
+    const int saved = errno;
+    bool is_done = copy_mapping(view + offset, address, bytes);
+    *is_lost = !is_done && fill_hole(address, bytes);
+    if (is_done) {
+        (void)madvise((void *)address, bytes, MADV_DONTFORK);
+        (void)madvise((void *)address, bytes, MADV_DODUMP);
+    }
+    errno = saved;
+    return is_done;
+}
+
+void memfile_drop(size_t offset, size_t bytes) {
+    const int saved = errno;
+    if (madvise((void *)(view + offset), bytes, MADV_REMOVE) != 0) {
+        memset((void *)(view + offset), 0, bytes); // the promise of zeros, by hand
+    }
+    errno = saved;
+}
+
+void memfile_forget(void) {
+    const int saved = errno;
+    if (view_bytes != 0) {
+        munmap((void *)view, view_bytes);
+    }
+    view = 0;
+    view_bytes = 0;
+    errno = saved;
+}
+
+size_t memfile_vma_budget(void) {
+    char digits[32];
+    uint64_t count = caps_limits()->max_map_count;
+    size_t n = sys_read_file("/proc/sys/vm/max_map_count", digits, sizeof(digits));
+    while (n > 0 && (digits[n - 1] == '\n' || digits[n - 1] == ' ')) {
+        n--;
+    }
+    if (!text_parse_size(digits, n, &count)) {
+        count = caps_limits()->max_map_count;
+    }
+    size_t guards = guard_vmas();
+    size_t most = (size_t)(count - count / 4);
+    return most > guards ? most - guards : 0;
+}

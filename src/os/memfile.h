@@ -1,0 +1,38 @@
+// Memory that several addresses can share: one file without a name, whole pages of it ("frames").
+//
+// All of the file is mapped once, at the *view*; further mappings of a frame are copies of a piece of
+// the view. So no descriptor stays open for a program to close, or for a child to inherit.
+#ifndef FIRN_OS_MEMFILE_H
+#define FIRN_OS_MEMFILE_H
+
+#include "src/base/compiler.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// Makes the file and the view; only what is written takes memory. Once per process, and again in a
+// forked child after memfile_forget. False when the kernel cannot, or a limit forbids. Preserves errno.
+bool memfile_start(void) FIRN_CHECKED;
+// Bytes of the file; 0 before start.
+size_t memfile_bytes(void);
+// Address of the view. Readable and writable.
+uintptr_t memfile_view(void);
+
+// Replaces the mapping of [address, +bytes), which is Firn's, by one of the file from `offset` on, which
+// forked children do not get. In one step, for other threads: who reads sees the old pages or the new ones.
+// False when there is no memory or no VMA for it: then nothing has changed, unless *is_lost says that the
+// kernel had taken the old pages away already. In that case private zeros are there. Preserves errno.
+bool memfile_map(uintptr_t address, size_t offset, size_t bytes, bool *is_lost) FIRN_CHECKED;
+
+// Gives the memory of [offset, +bytes) back: reads as zeros. Preserves errno.
+void memfile_drop(size_t offset, size_t bytes);
+
+// In a forked child, which has the parent's view (and none of the mappings): gives it up.
+void memfile_forget(void);
+
+// VMAs that mapping frames may cost: three quarters of the live vm.max_map_count, less those that guards
+// have (os/guard.h, a quarter at most). The rest is the program's.
+size_t memfile_vma_budget(void);
+
+#endif

@@ -1,0 +1,22 @@
+// Background threads, and code during which no signal handler of the program may run.
+#ifndef FIRN_OS_THREAD_H
+#define FIRN_OS_THREAD_H
+
+#include "src/base/compiler.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+// Blocks what the program could handle, but for the signals of faults. Returns what
+// thread_allow_signals needs. Preserves errno.
+uint64_t thread_block_signals(void);
+void thread_allow_signals(uint64_t before);
+
+// Starts a detached thread with all signals blocked. False when that is not possible. May allocate; the
+// caller holds no lock. Preserves errno.
+bool thread_start(void (*body)(void)) FIRN_CHECKED;
+
+// Returns after `ns`, or earlier for no reason.
+void thread_sleep(uint64_t ns);
+
+#endif
