@@ -6,6 +6,7 @@
 #include "src/os/lock.h"
 #include "src/os/map.h"
 #include "src/slab/central.h"
+#include "src/slab/owner.h"
 
 #include <string.h>
 
@@ -121,8 +122,13 @@ void cache_settle(struct cache *c, struct span *s) {
 
 static struct span *bin_fullest(struct bin *b) {
     for (unsigned i = SPAN_FULL; i-- > 0;) {
-        if (!list_is_empty(&b->lists[i])) {
-            return LIST_ENTRY(b->lists[i].next, struct span, links);
+        while (!list_is_empty(&b->lists[i])) {
+            struct span *s = LIST_ENTRY(b->lists[i].next, struct span, links);
+            if (FIRN_LIKELY(!span_is_meshed(s))) {
+                return s;
+            }
+            list_remove(&s->links);
+            bin_file(b, s);
         }
     }
     return NULL;
@@ -137,6 +143,7 @@ static void bin_take_slots(struct bin *b, struct span *s, uint32_t target) {
     struct random_stream *random = &b->cache->noise->stream;
     uint64_t *entries = b->entries;
     uint32_t n = bin_count(b);
+    s->mesh |= SPAN_TOUCHED;
     for (unsigned w = 0; w < SPAN_WORDS && n < target; w++) {
         while (s->free[w] != 0 && n < target) {
             unsigned bit = (unsigned)__builtin_ctzll(s->free[w]);
@@ -234,6 +241,7 @@ static void bin_unstash(struct bin *b) {
 
 FIRN_COLD void cache_make_room(struct cache *c, unsigned cell) {
     struct bin *b = c->bins[cell];
+    owner_lock(c->number);
     if (b->stash != 0) {
         bin_unstash(b);
     }
@@ -241,13 +249,12 @@ FIRN_COLD void cache_make_room(struct cache *c, unsigned cell) {
     if (bin_count(b) == b->capacity) {
         bin_flush(b, b->capacity / 2);
     }
+    owner_unlock(c->number);
 }
 
-FIRN_NOINLINE bool cache_refill(struct cache *c, unsigned cell) {
+// With the owner's lock.
+static void refill(struct cache *c, unsigned cell) {
     struct bin *b = c->bins[cell];
-    if (b == NULL && (b = bin_make(c, cell)) == NULL) {
-        return false;
-    }
     if (b->stash != 0) {
         bin_unstash(b);
     }
@@ -282,7 +289,16 @@ FIRN_NOINLINE bool cache_refill(struct cache *c, unsigned cell) {
             cache_settle(c, s);
         }
     }
-    return bin_count(b) > 0;
+}
+
+FIRN_NOINLINE bool cache_refill(struct cache *c, unsigned cell) {
+    if (c->bins[cell] == NULL && bin_make(c, cell) == NULL) {
+        return false;
+    }
+    owner_lock(c->number);
+    refill(c, cell);
+    owner_unlock(c->number);
+    return bin_count(c->bins[cell]) > 0;
 }
 
 // Eight times five bits, each in a byte of its own, with a bit above them so that none is 0.
@@ -312,7 +328,8 @@ FIRN_COLD void cache_make_noise(struct cache *c) {
     c->noise_at = bytes;
 }
 
-void cache_flush_all(struct cache *c) {
+// With the owner's lock.
+static void flush_all(struct cache *c) {
     remote_drain(c);
     for (unsigned i = 0; i < CELLS; i++) {
         struct bin *b = c->bins[i];
@@ -325,6 +342,12 @@ void cache_flush_all(struct cache *c) {
         bin_flush_mixer(b);
         bin_flush(b, bin_count(b));
     }
+}
+
+void cache_flush_all(struct cache *c) {
+    owner_lock(c->number);
+    flush_all(c);
+    owner_unlock(c->number);
 }
 
 bool cache_is_virgin(const struct span *s, uintptr_t address) {
@@ -412,12 +435,14 @@ static void bin_abandon(struct bin *b) {
 
 void cache_detach(struct cache *c) {
     firn_cache = &firn_empty_cache;
-    cache_flush_all(c);
+    owner_lock(c->number);
+    flush_all(c);
     for (unsigned i = 0; i < CELLS; i++) {
         if (c->bins[i] != NULL) {
             bin_abandon(c->bins[i]);
         }
     }
+    owner_unlock(c->number);
     // Only now: a queue that refuses while spans still name this owner would keep others waiting.
     remote_close(c);
     lock_acquire(&registry_lock);

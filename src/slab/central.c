@@ -5,6 +5,7 @@
 #include "src/os/caps.h"
 #include "src/os/clock.h"
 #include "src/os/map.h"
+#include "src/slab/owner.h"
 
 #include <errno.h>
 #include <string.h>
@@ -20,6 +21,7 @@ static uint32_t purge_delay_ms = 1000;
 static bool is_rationed;
 static central_dead_fn *dead_test;
 static span_check_fn *link_check;
+static central_part_fn *part_meshed;
 
 void central_set_purge_delay(uint32_t ms) {
     purge_delay_ms = ms;
@@ -28,6 +30,10 @@ void central_set_purge_delay(uint32_t ms) {
 void central_set_hooks(central_dead_fn *is_dead, span_check_fn *check) {
     dead_test = is_dead;
     link_check = check;
+}
+
+void central_set_part(central_part_fn *part) {
+    part_meshed = part;
 }
 
 void central_take_remote(struct span *s) {
@@ -81,6 +87,7 @@ bool central_start(void) {
     is_rationed = FIRN_ROOT.is_sparse || caps_limits()->is_strict_overcommit ||
                   caps_limits()->data_bytes != UINT64_MAX;
     (void)!map_wipe_on_fork((uintptr_t)streams, bytes); // without it, after_fork wipes
+    owner_start();
     for (unsigned i = 0; i < SIZE_CLASSES; i++) {
         firn_central[i].lock = (struct lock)LOCK_INIT(LOCK_CLASS);
         firn_central[i].random = &streams[i];
@@ -100,14 +107,28 @@ static void insert_dirty(struct span *s) {
     class_of(s)->dirty_spans++;
 }
 
-// An ownerless active span, after its counts changed: where does it belong?
-static void settle(struct span *s) {
-    list_remove(&s->links);
-    if (s->free_count == span_class(s)->slots) {
+static void insert_clean(struct span *s) {
+    atomic_store_explicit(&s->state, SPAN_CLEAN, memory_order_relaxed);
+    list_push_front(&cells[s->cell].clean, &s->links);
+}
+
+// An ownerless active span that is on no list. An empty one that was meshed must not be dirty: what
+// its pages hold is its partners'.
+static void insert_active(struct span *s) {
+    bool is_empty = s->free_count == span_class(s)->slots;
+    if (is_empty && !span_is_meshed(s)) {
         insert_dirty(s);
+    } else if (is_empty && part_meshed(s)) {
+        insert_clean(s);
     } else {
         insert_used(s);
     }
+}
+
+// The same after its counts changed.
+static void settle(struct span *s) {
+    list_remove(&s->links);
+    insert_active(s);
 }
 
 // ---- empty spans ------------------------------------------------------------------------------
@@ -204,8 +225,7 @@ bool central_purge(unsigned class_index, uint64_t now, bool everything) {
             lock_acquire(&c->lock);
         }
         for (unsigned i = 0; i < n; i++) {
-            atomic_store_explicit(&batch[i]->state, SPAN_CLEAN, memory_order_relaxed);
-            list_push_front(&cells[batch[i]->cell].clean, &batch[i]->links);
+            insert_clean(batch[i]);
         }
         lock_release(&c->lock);
     }
@@ -215,8 +235,13 @@ bool central_purge(unsigned class_index, uint64_t now, bool everything) {
 
 static struct span *take_used(struct central_cell *cell) {
     for (unsigned b = SPAN_FULL; b-- > 0;) {
-        if (!list_is_empty(&cell->used[b])) {
-            return LIST_ENTRY(cell->used[b].next, struct span, links);
+        while (!list_is_empty(&cell->used[b])) {
+            struct span *s = LIST_ENTRY(cell->used[b].next, struct span, links);
+            if (FIRN_LIKELY(!span_is_meshed(s))) {
+                return s;
+            }
+            list_remove(&s->links);
+            insert_used(s);
         }
     }
     return NULL;
@@ -337,6 +362,9 @@ void central_before_fork(void) {
 }
 
 void central_after_fork(bool in_child, bool must_rebuild) {
+    if (in_child) {
+        owner_after_fork_in_child();
+    }
     for (unsigned i = SIZE_CLASSES; i-- > 0;) {
         struct central *c = &firn_central[i];
         if (in_child) {
@@ -378,18 +406,14 @@ static void rebuild_span(struct span *s) {
         if (owner != NULL) {
             orphan(s);
         }
-        if (s->free_count == span_class(s)->slots) {
-            insert_dirty(s);
-        } else {
-            insert_used(s);
-        }
+        insert_active(s);
         return;
     case SPAN_DIRTY:
     case SPAN_PURGING: // perhaps purged, perhaps not
         insert_dirty(s);
         return;
     case SPAN_CLEAN:
-        list_push_front(&cells[s->cell].clean, &s->links);
+        insert_clean(s);
         return;
     default:
         return;

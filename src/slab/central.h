@@ -60,6 +60,12 @@ void central_rebuild_if_due(unsigned class_index);
 typedef bool central_dead_fn(const struct cache *owner);
 void central_set_hooks(central_dead_fn *is_dead, span_check_fn *check);
 
+// The mesher's: makes the pages of an ownerless span without a live slot private again, and zero. Called
+// with the class lock. False when there is no memory for it: the span stays as it is. Single-threaded,
+// before the first span is meshed.
+typedef bool central_part_fn(struct span *s);
+void central_set_part(central_part_fn *part);
+
 // A cell's lists, for the validator; with the class lock.
 const struct central_cell *central_lists(unsigned cell);
 

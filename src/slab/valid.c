@@ -92,8 +92,13 @@ static bool check_span(const struct span *s, struct walk *walk) {
     }
     bool is_empty = s->free_count == span_class(s)->slots;
     if (state == SPAN_ACTIVE) {
-        walk->tally.used[span_bucket(s)]++;
-        return VALID_HOLDS(!is_empty, s, fault);
+        // A meshed span is filed where the mesher found it until somebody passes by.
+        unsigned bucket = span_is_meshed(s) ? s->bucket : span_bucket(s);
+        if (!VALID_HOLDS(bucket < SPAN_BUCKETS, s, fault)) {
+            return false;
+        }
+        walk->tally.used[bucket]++;
+        return VALID_HOLDS(!is_empty || span_is_meshed(s), s, fault);
     }
     walk->tally.dirty += state == SPAN_DIRTY;
     walk->tally.clean += state == SPAN_CLEAN;
@@ -117,8 +122,9 @@ static bool check_list(const struct list *head, size_t expected, unsigned state,
             !VALID_HOLDS(atomic_load_explicit(&s->owner, memory_order_relaxed) == NULL, s, fault)) {
             return false;
         }
-        if (state == SPAN_ACTIVE && (!VALID_HOLDS(s->bucket == bucket, s, fault) ||
-                                     !VALID_HOLDS(span_bucket(s) == bucket, s, fault))) {
+        if (state == SPAN_ACTIVE &&
+            (!VALID_HOLDS(s->bucket == bucket, s, fault) ||
+             !VALID_HOLDS(span_bucket(s) == bucket || span_is_meshed(s), s, fault))) {
             return false;
         }
         if (state == SPAN_DIRTY) {

@@ -9,7 +9,9 @@
 // has not yet taken it back.
 //
 // Who writes: a span with an owner belongs to that thread's cache: only that thread writes lines
-// 0 and 2. Without an owner it belongs to whoever holds its class's lock.
+// 0 and 2, and all but `live` under its owner's lock (slab/owner.h), but for `mesh`. Without an owner
+// it belongs to whoever holds its class's lock. The mesher takes the lock that applies, and writes
+// `mesh` only.
 // `remote`, `pending` and `pending_next` are everybody's, atomically. `owner` changes only from the
 // owner to NULL, or from NULL to a new owner, both with the class lock held.
 #ifndef FIRN_SPAN_SPAN_H
@@ -33,6 +35,14 @@ enum span_state {
     SPAN_PURGING // between the two, on nobody's list
 };
 
+// What the mesher has to do with a span.
+enum span_mesh {
+    SPAN_MESHED =
+        1 << 0, // some of its pages share frames: its free slots may be in use there, so it is
+                // not allocated from any more
+    SPAN_TOUCHED = 1 << 1 // slots were taken from it since the mesher looked last
+};
+
 struct cache;
 
 struct span {
@@ -47,7 +57,8 @@ struct span {
     uint16_t free_count;   // bits set in `free`
     _Atomic uint8_t state; // enum span_state
     uint8_t bucket;        // the list by occupancy it is on
-    uint8_t padding[2];
+    uint8_t mesh;          // enum span_mesh; of whoever may write `free`
+    uint8_t padding[1];
     // Line 1: other threads'. Who frees what another thread owns touches no other line to do so.
     _Atomic uint64_t remote[SPAN_WORDS];
     // Low half: the owner's number, 0 when central. High half, *pending*: firn_span_mark when on the
@@ -151,12 +162,17 @@ FIRN_INLINE void span_put_free(struct span *s, unsigned slot, bool is_virgin) {
     }
 }
 
-// What central and bins sort by: 0 nearly empty … 3 nearly full, 4 full.
-enum { SPAN_BUCKETS = 5, SPAN_FULL = 4 };
+FIRN_INLINE bool span_is_meshed(const struct span *s) {
+    return (s->mesh & SPAN_MESHED) != 0;
+}
+
+// What central and bins sort by: 0 nearly empty … 3 nearly full, 4 full; 5 not to be taken from. The
+// mesher marks a span wherever it is listed; whoever comes across it there files it anew.
+enum { SPAN_BUCKETS = 6, SPAN_FULL = 4, SPAN_WITHDRAWN = 5 };
 FIRN_INLINE unsigned span_bucket(const struct span *s) {
     unsigned slots = span_class(s)->slots;
     unsigned used = slots - s->free_count;
-    return used == slots ? SPAN_FULL : used * 4 / slots;
+    return span_is_meshed(s) ? SPAN_WITHDRAWN : used == slots ? SPAN_FULL : used * 4 / slots;
 }
 
 // Whoever has removed the span from its queue (and nobody else: a span must not be queued twice)
