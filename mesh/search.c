@@ -14,18 +14,21 @@ void search_set_granules(uint64_t mask[SEARCH_WORDS], unsigned first, unsigned c
     }
 }
 
-void search_page_mask(uint64_t mask[SEARCH_WORDS], const uint64_t *free_slots, unsigned slots,
-                      uint32_t slot_bytes, unsigned page) {
-    unsigned slot_granules = slot_bytes / GRANULE;
+void search_page_mask(uint64_t mask[SEARCH_WORDS], const struct search_span *span, unsigned page) {
+    unsigned slot_granules = span->slot_bytes / GRANULE;
     unsigned first = page * GRANULES;
     unsigned end = first + GRANULES;
     for (unsigned w = 0; w < SEARCH_WORDS; w++) {
         mask[w] = 0;
     }
-    for (unsigned s = first / slot_granules; s < slots && s * slot_granules < end; s++) {
-        if ((free_slots[s / 64] >> s % 64 & 1) == 0) {
-            unsigned from = s * slot_granules;
-            unsigned to = from + slot_granules;
+    for (unsigned s = first / slot_granules; s < span->slots; s++) {
+        unsigned from = s * slot_granules;
+        unsigned to = from + slot_granules;
+        from -= s > 0 ? span->before : 0;
+        if (from >= end) {
+            break;
+        }
+        if ((span->free_slots[s / 64] >> s % 64 & 1) == 0) {
             from = from < first ? first : from;
             to = to > end ? end : to;
             search_set_granules(mask, from - first, to - from);

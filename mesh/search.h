@@ -41,10 +41,16 @@ FIRN_INLINE bool search_is_disjoint(const uint64_t a[SEARCH_WORDS],
 // Sets the bits of granules [first, first + count), of which there are 256.
 void search_set_granules(uint64_t mask[SEARCH_WORDS], unsigned first, unsigned count);
 
-// What of its `page`-th page a span of `slots` slots of `slot_bytes` occupies; `free` has a bit for
-// each slot that is free.
-void search_page_mask(uint64_t mask[SEARCH_WORDS], const uint64_t *free_slots, unsigned slots,
-                      uint32_t slot_bytes, unsigned page);
+// A span, as far as the search is concerned.
+struct search_span {
+    const uint64_t *free_slots; // a bit for each slot that is free
+    unsigned slots;
+    uint32_t slot_bytes;
+    unsigned before; // granules in front of an occupied slot that count as occupied, too: 0 or 1
+};
+
+// What of its `page`-th page the span occupies.
+void search_page_mask(uint64_t mask[SEARCH_WORDS], const struct search_span *span, unsigned page);
 
 // Groups items[0, n) so that the members of a group are disjoint. In: `mask` and `is_frame`. `order` is
 // scratch for n numbers. The same items and seed give the same groups. At most `probes` tries an item

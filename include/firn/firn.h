@@ -36,6 +36,13 @@ int firn_stats(struct firn_stats *out);
 /* "0.1.0 level=2": version and hardening level of the library in use. Never NULL. */
 const char *firn_version(void);
 
+/* Gives back what can be given back: what is free, the empty pages among sparse ones, and, of pages whose
+ * blocks do not collide, all but one: such pages share one physical page from then on, at the addresses they
+ * had ("meshing"). Threads that write to a page at that moment wait for some ten microseconds. Returns about
+ * how many bytes that was; 0 also where the kernel or a limit does not allow it, or when another thread
+ * is at it. Takes milliseconds per 10 MiB of sparse pages. Not async-signal-safe. */
+size_t firn_compact(void);
+
 /* Bytes from p to the end of the live block that contains it (p need not be its start): what may be
  * read or written there, as malloc_usable_size counts. 0 when p lies in Firn's heap but in no live
  * block: it dangles, or was never handed out. SIZE_MAX when p is not in Firn's heap, which says

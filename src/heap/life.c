@@ -1,6 +1,7 @@
 #include "src/heap/life.h"
 
 #include "hardening/link.h"
+#include "mesh/mesh.h"
 #include "src/base/fatal.h"
 #include "src/base/text.h"
 #include "src/meta/arena.h"
@@ -73,6 +74,7 @@ static void before_fork(void) {
         return;
     }
     lock_acquire(&start_lock);
+    mesh_before_fork();
     cache_before_fork();
     central_before_fork();
     large_before_fork();
@@ -89,6 +91,7 @@ static void after_fork_in_parent(void) {
     large_after_fork(false);
     central_after_fork(false, false);
     (void)cache_after_fork(false);
+    mesh_after_fork_in_parent();
     lock_release(&start_lock);
 }
 
@@ -101,7 +104,8 @@ static void in_child(bool other_threads_inside) {
     arena_after_fork(true);
     large_after_fork(true);
     bool any_dead = cache_after_fork(true);
-    central_after_fork(true, any_dead || other_threads_inside);
+    bool any_meshed = mesh_after_fork_in_child();
+    central_after_fork(true, any_dead || any_meshed || other_threads_inside);
     lock_reset(&start_lock);
     if (same_process != NULL) {
         atomic_store_explicit(same_process, 1, memory_order_relaxed);

@@ -4,6 +4,7 @@
 #include "src/base/fatal.h"
 #include "src/front/figures.h"
 #include "src/front/front.h"
+#include "src/heap/compact.h"
 #include "src/heap/life.h"
 
 #include <malloc.h>
@@ -115,6 +116,10 @@ FIRN_EXPORT int firn_stats(struct firn_stats *out) {
 
 FIRN_EXPORT size_t firn_object_size(const void *p) {
     return front_object_size(p);
+}
+
+FIRN_EXPORT size_t firn_compact(void) {
+    return compact_now();
 }
 
 FIRN_EXPORT const char *firn_version(void) {

@@ -57,6 +57,7 @@ static const char *const names[] = {"malloc",
                                     "_ZdaPvSt11align_val_t",
                                     "_ZdaPvmSt11align_val_t",
                                     "_ZdaPvSt11align_val_tRKSt9nothrow_t",
+                                    "firn_compact",
                                     "firn_stats",
                                     "firn_version"};
 

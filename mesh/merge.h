@@ -1,0 +1,107 @@
+// The merge of one page: its live content moves into a frame, and its address maps that frame.
+//
+// Locks, in this order. `merge_lock` is the mesher's: held for one page or one span at a time, and by
+// fork. The span's lock is its owner's (slab/owner.h) or, without an owner, its class's: under it
+// nobody takes slots of the span into use, nobody puts them back, and nobody parts the span.
+//
+// What a page holds ("occupied") is what is not free: live slots, slots in hand, slots in quarantine,
+// slots that another thread freed and nobody has taken back. So malloc and free on their fast paths,
+// which only move slots between live and in hand, change nothing that a merge depends on, and need no
+// lock. With canaries the granule before an occupied slot counts, too: a free looks at it.
+//
+//   mesher M, span A onto frame F             a thread T that uses A
+//   1 lock A's span; occupied(A) and          reads and writes its slots as it likes
+//     used(F) have no granule in common
+//   2 stage the page (os/fault)               from here a write waits; reads go on
+//   3 copy A's occupied granules into F       T's earlier writes are in the copy: staging ends them.
+//                                             F's other users write their own granules meanwhile:
+//                                             not one of them is copied to
+//   4 map F in A's place, in one step         a read sees the old page, or F: the same bytes
+//   5 publish                                 a waiting write goes on, into F
+//   6 used(F) |= occupied(A); unlock
+//
+// Interleavings looked at:
+//   - T frees a slot of A between any two steps, A not T's own: the tag it writes waits or goes into
+//     F, where the slot's granules are A's alone. Its bit in `remote` changes nothing here: the slot
+//     stays occupied until somebody takes it back under A's lock. Two threads that free one slot at
+//     once are a double free: the second one's tag may land in a partner's slot, and the process ends
+//     at the next central_take_remote.
+//   - T frees its own slot: it writes the slot (wipe, canary), which waits; then it puts it in hand.
+//   - A's last slot is put back: it is then empty, and central parts it (merge_part) before anybody can
+//     take from it. It cannot be put back between 1 and 6: that needs the lock.
+//   - A thread exits: it gives its spans to central under its owner's lock, so before 1 or after 6.
+//   - Step 4 fails: release; A is as it was, F has bytes at granules nobody uses.
+//   - fork: by merge_lock, before 1 or after 6.
+//   - a signal handler that runs on M between 2 and 5 and writes to A would wait for M: M blocks
+//     signals.
+#ifndef FIRN_MESH_MERGE_H
+#define FIRN_MESH_MERGE_H
+
+#include "mesh/search.h"
+#include "src/os/lock.h"
+#include "src/span/span.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    MERGE_DENSE = 160 // granules of a page: with more, it is not worth a mapping of its own
+};
+
+extern struct lock firn_merge_lock;
+
+// Once, before the first merge; with merge_lock. False: this kernel, or these limits, do not allow it.
+bool merge_start(void) FIRN_CHECKED;
+// Whether it is possible at all, after the first merge_start.
+bool merge_is_possible(void);
+
+// A span and the lock that was taken for it.
+struct merge_hold {
+    struct span *span;
+    uint32_t owner; // 0: the class's lock
+};
+
+// Locks the span that contains `address`, if it is in use. With merge_lock.
+bool merge_acquire(struct span *s, struct merge_hold *h) FIRN_CHECKED;
+void merge_release(struct merge_hold *h);
+
+// The occupied granules of the span's page that begins at `address`. `with_canaries`: those in front of
+// occupied slots, too. With the span's lock.
+void merge_page_mask(uint64_t mask[SEARCH_WORDS], const struct span *s, uintptr_t address,
+                     bool with_canaries);
+
+enum merge_result {
+    MERGE_DONE,
+    MERGE_CHANGED, // the page is no longer what the search saw, or does not fit
+    MERGE_REFUSED, // it could not be staged or mapped
+    MERGE_BUDGET   // no VMA left
+};
+
+// Merges the page at `address` into the frame. With merge_lock and signals blocked. `is_forced`: even if
+// slots of its span were taken into use since the last look.
+enum merge_result merge_page(uintptr_t address, uint32_t frame, bool is_forced);
+
+// Gives the memory of the span's pages without an occupied slot back. Returns how many pages. With the
+// span's lock.
+unsigned merge_purge_empty(struct span *s);
+
+struct merge_figures {
+    size_t pages;      // that map a frame now
+    size_t pages_most; // at any time
+    size_t vmas;       // what that costs, in mappings
+    size_t vma_budget;
+    size_t purged; // pages without a live slot given back, in all
+    size_t merged; // pages merged, in all
+    size_t refused;
+    size_t over_budget;
+    uint64_t longest_ns; // the longest time a page was staged
+};
+void merge_figures(struct merge_figures *out);
+
+void merge_before_fork(void);
+void merge_after_fork_in_parent(void);
+// Gives each meshed page memory of its own with what it held. True if there was any: then the central
+// lists are to be rebuilt.
+bool merge_after_fork_in_child(void) FIRN_CHECKED;
+
+#endif

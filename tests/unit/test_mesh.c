@@ -1,0 +1,421 @@
+// Meshing in a whole heap: contents survive, memory goes back, and everything that can be done to a
+// block can be done to one on a shared page.
+// firn-test: timeout=240
+#include "mesh/mesh.h"
+
+#include "mesh/merge.h"
+#include "mesh/pages.h"
+#include "src/heap/compact.h"
+#include "src/heap/heap.h"
+#include "src/heap/life.h"
+#include "src/os/fault.h"
+#include "tests/support/memory.h"
+#include "tests/support/small_case.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define MIB ((size_t)1 << 20)
+enum { BLOCKS = 60000, KEPT_OF_100 = 10 };
+
+static const uintptr_t site = 0x408000;
+static uint64_t seed = 7;
+
+struct block {
+    unsigned char *p;
+    size_t size;
+    unsigned char mark;
+};
+
+// The model lies outside of the heap: mapped by itself.
+static struct block *blocks;
+
+static uint64_t draw(uint64_t bound) {
+    return small_draw(&seed, bound);
+}
+
+static struct block *model(void) {
+    if (blocks == NULL) {
+        void *p = mmap(NULL, BLOCKS * sizeof *blocks, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        NEED(p != MAP_FAILED);
+        blocks = p;
+    }
+    return blocks;
+}
+
+static void make(struct block *b, size_t least, size_t most) {
+    b->size = least + draw(most - least + 1);
+    b->mark = (unsigned char)(1 + draw(255));
+    b->p = heap_alloc(b->size, site);
+    NEED(b->p != NULL);
+    memset(b->p, b->mark, b->size);
+}
+
+static bool is_whole(const struct block *b) {
+    for (size_t i = 0; i < b->size; i++) {
+        if (b->p[i] != b->mark) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void drop(struct block *b) {
+    NEED(is_whole(b));
+    heap_free(b->p, site);
+    b->p = NULL;
+}
+
+static void need_all_whole(void) {
+    for (size_t i = 0; i < BLOCKS; i++) {
+        NEED(blocks[i].p == NULL || is_whole(&blocks[i]));
+    }
+}
+
+static void fragment(size_t least, size_t most) {
+    struct block *b = model();
+    for (size_t i = 0; i < BLOCKS; i++) {
+        make(&b[i], least, most);
+    }
+    for (size_t i = 0; i < BLOCKS; i++) {
+        if (draw(100) >= KEPT_OF_100) {
+            drop(&b[i]);
+        }
+    }
+}
+
+static size_t live_bytes(void) {
+    size_t n = 0;
+    for (size_t i = 0; i < BLOCKS; i++) {
+        n += blocks[i].p != NULL ? blocks[i].size : 0;
+    }
+    return n;
+}
+
+static size_t pss_bytes(void) {
+    char line[128];
+    size_t kib = 0;
+    FILE *f = fopen("/proc/self/smaps_rollup", "r");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
+        (void)sscanf(line, "Pss: %zu", &kib);
+    }
+    if (f != NULL) {
+        fclose(f);
+    }
+    return kib << 10;
+}
+
+static bool can_mesh(void) {
+    return !small_is_rationed() && merge_is_possible();
+}
+
+// Runs where meshing is possible; elsewhere compact_now must be harmless.
+static void compact(void) {
+    (void)compact_now();
+    need_all_whole();
+    small_check();
+}
+
+static size_t meshed_pages(void) {
+    struct mesh_stats s;
+    mesh_stats(&s);
+    return s.meshed_pages;
+}
+
+static void free_all(void) {
+    for (size_t i = 0; i < BLOCKS; i++) {
+        if (blocks[i].p != NULL) {
+            drop(&blocks[i]);
+        }
+    }
+}
+
+static void gives_memory_back(void *context) {
+    size_t before = pss_bytes();
+    (void)context;
+    fragment(16, 512);
+    size_t fragmented = pss_bytes() - before;
+    compact();
+    struct mesh_stats s;
+    mesh_stats(&s);
+    if (can_mesh() && !memory_is_sanitized()) {
+        size_t left = pss_bytes() - before;
+        NEED(s.meshed_pages > 0 && s.frames > 0 && s.frames < s.meshed_pages);
+        NEED(left * 2 < fragmented);
+        NEED(left < 4 * live_bytes() + 2 * MIB); // tables of the mesher's own
+    }
+    compact(); // pages of frames, and what is left, again
+    free_all();
+    compact();
+    mesh_stats(&s);
+    NEED(s.meshed_pages == 0 && s.frames == 0 && s.vmas == 0);
+}
+
+static void test_gives_memory_back(void **state) {
+    (void)state;
+    assert_true(small_run(gives_memory_back, NULL));
+}
+
+// Meshed spans drain, private ones go on, and compaction comes between anywhere.
+static void churns(void *context) {
+    (void)context;
+    fragment(1, 2000);
+    for (unsigned round = 0; round < 12; round++) {
+        compact();
+        for (size_t i = 0; i < BLOCKS; i++) {
+            if (blocks[i].p != NULL && draw(3) == 0) {
+                drop(&blocks[i]);
+            } else if (blocks[i].p != NULL && draw(20) == 0) {
+                size_t size = 1 + draw(2000), keep = size < blocks[i].size ? size : blocks[i].size;
+                unsigned char *p = heap_resize(blocks[i].p, size, site);
+                NEED(p != NULL && p[0] == blocks[i].mark && p[keep - 1] == blocks[i].mark);
+                memset(p, blocks[i].mark, size);
+                blocks[i].p = p;
+                blocks[i].size = size;
+            } else if (blocks[i].p == NULL && draw(20) == 0) {
+                make(&blocks[i], 1, 2000);
+            }
+        }
+    }
+    free_all();
+    compact();
+    NEED(meshed_pages() == 0);
+}
+
+static void test_churns(void **state) {
+    (void)state;
+    assert_true(small_run(churns, NULL));
+}
+
+// Spans of an exited thread and of one that is idle; frees by others than the owner.
+static void other_threads(void *context) {
+    struct cache *first = small_attach(), *second = small_attach();
+    (void)context;
+    NEED(first != NULL && second != NULL);
+    small_act_as(first);
+    fragment(16, 300);
+    small_act_as(second);
+    compact();
+    NEED(!can_mesh() || meshed_pages() > 0);
+    for (size_t i = 0; i < BLOCKS; i += 2) { // remote frees of an idle owner's slots
+        if (blocks[i].p != NULL) {
+            drop(&blocks[i]);
+        }
+    }
+    compact();
+    small_act_as(first);
+    cache_detach(first); // the owner exits: meshed spans become central
+    small_act_as(second);
+    compact();
+    free_all();
+    compact();
+    NEED(meshed_pages() == 0);
+}
+
+static void test_other_threads(void **state) {
+    (void)state;
+    assert_true(small_run(other_threads, NULL));
+}
+
+// ---- misuse -----------------------------------------------------------------------------------
+
+static unsigned char *a_meshed_block(bool is_remote) {
+    fragment(40, 100);
+    compact();
+    if (is_remote) {
+        NEED(small_attach() != NULL);
+    }
+    for (size_t i = 0; i < BLOCKS; i++) {
+        uintptr_t page = (uintptr_t)blocks[i].p & ~(uintptr_t)(FIRN_PAGE - 1);
+        if (blocks[i].p != NULL && pages_kind(pages_get(page)) == PAGES_MESHED) {
+            return blocks[i].p;
+        }
+    }
+    _exit(0); // nothing can mesh here: the tests below pass by way of their `is` argument
+}
+
+static void double_free(void *context) {
+    unsigned char *p = a_meshed_block(context != NULL);
+    heap_free(p, site);
+    heap_free(p, site);
+}
+
+static void test_double_free(void **state) {
+    (void)state;
+    static bool is_remote = true;
+    life_start();
+    if (small_is_rationed() || !FIRN_CHECK_FREE) {
+        skip();
+    }
+    assert_true(small_run_aborts(double_free, NULL, "slot is already free"));
+    assert_true(small_run_aborts(double_free, &is_remote, "slot is already free"));
+}
+
+// ---- threads ----------------------------------------------------------------------------------
+
+enum { WRITERS = 3, CELLS_EACH = 400 };
+static atomic_bool is_over;
+
+struct counter {
+    _Atomic uint64_t up, down; // their sum is 0 but between two stores of one thread
+    unsigned char rest[40];
+};
+
+// Each thread has objects of its own on pages full of holes, and counts in them while they are merged.
+static void *hammer(void *context) {
+    static struct counter *mine[WRITERS][CELLS_EACH];
+    struct counter **c = mine[*(const unsigned *)context];
+    void *holes[8];
+    for (unsigned i = 0; i < CELLS_EACH; i++) {
+        c[i] = heap_alloc(sizeof **c, site);
+        NEED(c[i] != NULL);
+        memset(c[i], 0, sizeof **c);
+        for (unsigned h = 0; h < 8; h++) {
+            holes[h] = heap_alloc(sizeof **c, site);
+        }
+        for (unsigned h = 0; h < 8; h++) {
+            heap_free(holes[h], site);
+        }
+    }
+    uint64_t rounds = 0;
+    for (; !atomic_load_explicit(&is_over, memory_order_relaxed); rounds++) {
+        for (unsigned i = 0; i < CELLS_EACH; i++) {
+            uint64_t up = atomic_load_explicit(&c[i]->up, memory_order_relaxed);
+            uint64_t down = atomic_load_explicit(&c[i]->down, memory_order_relaxed);
+            NEED(up == rounds && up + down == 0);
+            atomic_store_explicit(&c[i]->up, up + 1, memory_order_relaxed);
+            atomic_store_explicit(&c[i]->down, down - 1, memory_order_relaxed);
+        }
+    }
+    for (unsigned i = 0; i < CELLS_EACH; i++) {
+        NEED(atomic_load(&c[i]->up) == rounds);
+        heap_free(c[i], site);
+    }
+    return NULL;
+}
+
+static void no_write_is_lost(void *context) {
+    static const unsigned numbers[WRITERS] = {0, 1, 2};
+    pthread_t threads[WRITERS];
+    (void)context;
+    fragment(16, 128);
+    for (unsigned i = 0; i < WRITERS; i++) {
+        NEED(pthread_create(&threads[i], NULL, hammer, (void *)(uintptr_t)&numbers[i]) == 0);
+    }
+    for (unsigned i = 0; i < 20; i++) {
+        (void)compact_now();
+        need_all_whole();
+        for (size_t j = i; j < BLOCKS; j += 20) { // so that there is something to merge next time
+            if (blocks[j].p != NULL) {
+                drop(&blocks[j]);
+            } else {
+                make(&blocks[j], 16, 128);
+            }
+        }
+    }
+    atomic_store(&is_over, true);
+    for (unsigned i = 0; i < WRITERS; i++) {
+        NEED(pthread_join(threads[i], NULL) == 0);
+    }
+    free_all();
+    small_check();
+}
+
+static void test_no_write_is_lost(void **state) {
+    (void)state;
+    assert_true(small_run(no_write_is_lost, NULL));
+}
+
+// ---- fork -------------------------------------------------------------------------------------
+
+static void fork_once(void) {
+    pid_t child = fork();
+    NEED(child >= 0);
+    if (child == 0) {
+        need_all_whole();
+        small_check();
+        for (size_t i = 0; i < BLOCKS; i++) {
+            if (blocks[i].p != NULL && i % 2 == 0) {
+                memset(blocks[i].p, blocks[i].mark = 0x5a, blocks[i].size);
+            } else if (blocks[i].p != NULL) {
+                drop(&blocks[i]);
+            } else {
+                make(&blocks[i], 16, 300);
+            }
+        }
+        compact();
+        free_all();
+        compact();
+        _exit(meshed_pages() == 0 ? 0 : 1);
+    }
+    int status = -1;
+    NEED(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    need_all_whole(); // the child wrote to its own copy
+}
+
+static void forks(void *context) {
+    (void)context;
+    fragment(16, 300);
+    compact();
+    fork_once();
+    for (size_t i = 0; i < BLOCKS; i += 3) {
+        if (blocks[i].p != NULL) {
+            memset(blocks[i].p, blocks[i].mark = (unsigned char)i, blocks[i].size);
+        }
+    }
+    compact();
+    fork_once();
+    free_all();
+    compact();
+    NEED(meshed_pages() == 0);
+}
+
+static void test_forks(void **state) {
+    (void)state;
+    assert_true(small_run(forks, NULL));
+}
+
+// ---- engines ----------------------------------------------------------------------------------
+
+static void with_engine(void *context) {
+    fault_choose(*(const enum fault_engine *)context);
+    fragment(16, 200);
+    compact();
+    struct mesh_stats s;
+    mesh_stats(&s);
+    NEED(!can_mesh() || s.meshed_pages > 0);
+    NEED(s.refused * 10 <= s.merged_pages);
+    fork_once();
+    free_all();
+    compact();
+    NEED(meshed_pages() == 0);
+}
+
+static void test_every_engine(void **state) {
+    (void)state;
+    static const enum fault_engine engines[] = {FAULT_EVENT, FAULT_SIGNAL, FAULT_PROTECT};
+    for (unsigned i = 0; i < 3; i++) {
+        assert_true(small_run(with_engine, (void *)(uintptr_t)&engines[i]));
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_gives_memory_back), cmocka_unit_test(test_churns),
+        cmocka_unit_test(test_other_threads),     cmocka_unit_test(test_double_free),
+        cmocka_unit_test(test_no_write_is_lost),  cmocka_unit_test(test_forks),
+        cmocka_unit_test(test_every_engine),
+    };
+    return cmocka_run_group_tests(tests, small_start, NULL);
+}
