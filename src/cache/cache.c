@@ -20,7 +20,7 @@ FIRN_TLS struct cache *firn_cache = &firn_empty_cache;
 enum { REFILL_SPANS = 24, NOISES_PER_PAGE = FIRN_PAGE / sizeof(struct noise) };
 
 // What a vector is filled with at first: a page's worth of slots, within bounds.
-enum { FIRST_BYTES = FIRN_PAGE, FIRST_LEAST = 4, FIRST_MOST = 32, FIRST_CAPACITY = 46 };
+enum { FIRST_BYTES = FIRN_PAGE, FIRST_LEAST = 6, FIRST_MOST = 32, FIRST_CAPACITY = 46 };
 
 static struct lock registry_lock = LOCK_INIT(LOCK_CACHES);
 static struct cache *registry; // all caches ever made, by `next`
@@ -163,20 +163,64 @@ static void bin_take_slots(struct bin *b, struct span *s, uint32_t target) {
     bin_set_count(b, n);
 }
 
-// Two slots handed out one after the other should not be neighbours: that is what an overflow from
-// one into the other needs. In a small vector chance alone would make 2 / n of them so; each such
-// pair is broken up once.
-static void bin_part_neighbours(struct bin *b) {
-    uint32_t n = bin_count(b);
+static bool are_neighbours(uint64_t a, uint64_t b, uintptr_t bytes) {
+    uintptr_t distance = (a & ENTRY_ADDRESS) - (b & ENTRY_ADDRESS);
+    return distance == bytes || distance == -bytes;
+}
+
+// Is entry `i` a neighbour of one that is handed out just before or after it? `last` was handed out
+// before the topmost.
+static bool bin_is_clash(const struct bin *b, uint32_t i, uint64_t last) {
     uintptr_t bytes = bin_class(b)->bytes;
-    for (uint32_t i = 1; i < n; i++) {
-        uintptr_t distance = (b->entries[i] & ENTRY_ADDRESS) - (b->entries[i - 1] & ENTRY_ADDRESS);
-        if (distance == bytes || distance == -bytes) {
-            uint32_t j = random_below(&b->cache->noise->stream, n);
-            uint64_t entry = b->entries[i];
-            b->entries[i] = b->entries[j];
-            b->entries[j] = entry;
+    uint32_t n = bin_count(b);
+    uint64_t before = i + 1 < n ? b->entries[i + 1] : last;
+    return are_neighbours(b->entries[i], before, bytes) ||
+           (i > 0 && are_neighbours(b->entries[i], b->entries[i - 1], bytes));
+}
+
+static void bin_swap(struct bin *b, uint32_t i, uint32_t j) {
+    uint64_t entry = b->entries[i];
+    b->entries[i] = b->entries[j];
+    b->entries[j] = entry;
+}
+
+// Moves what clashes to random places where it does not. False if that did not do.
+static bool bin_part_once(struct bin *b, uint64_t last) {
+    enum { ATTEMPTS = 12 };
+    uintptr_t bytes = bin_class(b)->bytes;
+    uint32_t n = bin_count(b);
+    bool is_parted = true;
+    for (uint32_t i = n; i-- > 0;) {
+        uint64_t before = i + 1 < n ? b->entries[i + 1] : last;
+        if (FIRN_LIKELY(!are_neighbours(b->entries[i], before, bytes))) {
+            continue;
         }
+        for (unsigned k = 0; k < ATTEMPTS && bin_is_clash(b, i, last); k++) {
+            uint32_t j = random_below(&b->cache->noise->stream, n);
+            bin_swap(b, i, j);
+            if (bin_is_clash(b, j, last)) {
+                bin_swap(b, i, j);
+            }
+        }
+        is_parted &= !bin_is_clash(b, i, last);
+    }
+    return is_parted;
+}
+
+static void bin_shuffle(struct bin *b) {
+    uint32_t n = bin_count(b);
+    for (uint32_t i = 1; i < n; i++) {
+        bin_swap(b, i, random_below(&b->cache->noise->stream, i + 1));
+    }
+}
+
+// P-APART: two slots handed out one after the other are not neighbours: that is what an overflow from
+// one into the other needs. Chance alone would make 2 / n of them so. Six slots in a row, the fewest
+// there are at first, have 90 such orders; with fewer, next to none would be left to choose from.
+static void bin_part_neighbours(struct bin *b, uint64_t last) {
+    enum { SHUFFLES = 6 };
+    for (unsigned i = 0; i < SHUFFLES && !bin_part_once(b, last); i++) {
+        bin_shuffle(b);
     }
 }
 
@@ -227,16 +271,10 @@ uint32_t cache_count_entries(const struct bin *b) {
 // handler forked in the middle of a malloc or free, that has meanwhile ended in the child, and what
 // it left in the cell is true.
 static void bin_unstash(struct bin *b) {
-    uint32_t n = cache_count_entries(b);
-    uint64_t *entries = b->entries;
-    for (uint32_t i = 1; i < n; i++) {
-        uint32_t j = random_below(&b->cache->noise->stream, i + 1);
-        uint64_t e = entries[i];
-        entries[i] = entries[j];
-        entries[j] = e;
-    }
+    bin_set_count(b, cache_count_entries(b));
     b->stash = 0;
-    bin_set_count(b, n);
+    bin_shuffle(b);
+    bin_part_neighbours(b, 0);
 }
 
 FIRN_COLD void cache_make_room(struct cache *c, unsigned cell) {
@@ -259,13 +297,16 @@ static void refill(struct cache *c, unsigned cell) {
         bin_unstash(b);
     }
     remote_drain(c);
+    uint64_t last = b->entries[0]; // what was handed out when the vector became empty
     // Half of what was needed so far, so that refills grow with use and small programs stay small.
     bin_grow(b);
     uint32_t first = FIRST_BYTES / bin_class(b)->bytes;
     first = first > FIRST_MOST ? FIRST_MOST : first < FIRST_LEAST ? FIRST_LEAST : first;
     uint32_t target = b->taken / 2 < first ? first : b->taken / 2;
     target = target < b->capacity ? target : b->capacity;
-    for (unsigned i = 0; i < REFILL_SPANS && bin_count(b) < (target + 1) / 2; i++) {
+    uint32_t enough = (target + 1) / 2 > FIRST_LEAST ? (target + 1) / 2 : FIRST_LEAST;
+    enough = enough < target ? enough : target;
+    for (unsigned i = 0; i < REFILL_SPANS && bin_count(b) < enough; i++) {
         struct span *s = bin_fullest(b);
         if (s != NULL) {
             list_remove(&s->links);
@@ -276,7 +317,7 @@ static void refill(struct cache *c, unsigned cell) {
         bin_file(b, s);
     }
     b->taken += b->taken < 2 * b->capacity ? bin_count(b) : 0;
-    bin_part_neighbours(b);
+    bin_part_neighbours(b, last);
     // 0: not even the first span could be committed. Then nothing is in the cell.
     uintptr_t limit = atomic_load_explicit(&firn_cell_limits[cell], memory_order_acquire);
     c->cells[cell].bytes = limit != 0 ? limit - c->cells[cell].base : 0;

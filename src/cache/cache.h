@@ -3,7 +3,7 @@
 // A vector is filled in random order. What the thread frees does not go straight back on top: it
 // takes a random place in the cell's *mixer* and pushes out what stood there. So neither the next
 // slot nor the fate of a freed one can be predicted, and the next allocation never gets the slot
-// that was just freed. The slots come from spans this cache owns. Only the owning thread touches a
+// that was just freed (P-NEXT). The slots come from spans this cache owns. Only the owning thread touches a
 // cache, but for `pending`, where other threads queue spans in which they freed something.
 #ifndef FIRN_CACHE_CACHE_H
 #define FIRN_CACHE_CACHE_H
