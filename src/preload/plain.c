@@ -2,6 +2,7 @@
 #include "src/preload/plain.h"
 
 #include "src/base/align.h"
+#include "src/base/fatal.h"
 
 #include <stdint.h>
 #include <string.h>
@@ -12,6 +13,10 @@
 void *__wrap_memcpy(void *to, const void *from, size_t n);
 void *__wrap_memmove(void *to, const void *from, size_t n);
 void *__wrap_memset(void *p, int byte, size_t n);
+// What they are in a build with -D_FORTIFY_SOURCE.
+void *__wrap___memcpy_chk(void *to, const void *from, size_t n, size_t room);
+void *__wrap___memmove_chk(void *to, const void *from, size_t n, size_t room);
+void *__wrap___memset_chk(void *p, int byte, size_t n, size_t room);
 
 // wmemmove is memmove that counts in wide characters: the last bytes are taken before it overwrites
 // them, and put down after it has read what they overwrite.
@@ -84,4 +89,19 @@ void *__wrap_memmove(void *to, const void *from, size_t n) {
 void *__wrap_memset(void *p, int byte, size_t n) {
     plain_fill(p, byte, n);
     return p;
+}
+
+void *__wrap___memcpy_chk(void *to, const void *from, size_t n, size_t room) {
+    FIRN_ENSURE(n <= room);
+    return __wrap_memcpy(to, from, n);
+}
+
+void *__wrap___memmove_chk(void *to, const void *from, size_t n, size_t room) {
+    FIRN_ENSURE(n <= room);
+    return __wrap_memmove(to, from, n);
+}
+
+void *__wrap___memset_chk(void *p, int byte, size_t n, size_t room) {
+    FIRN_ENSURE(n <= room);
+    return __wrap_memset(p, byte, n);
 }
