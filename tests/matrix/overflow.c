@@ -271,7 +271,7 @@ static const struct matrix_case cases[] = {
     {"neighbour_freed_1016", "canary", 1016, 8, run_neighbour_freed},
     {"slack_of_100", "slack", 100, 1, run_set},
     {"slack_of_3000", "slack", 3000, 8, run_set},
-    {"slack_of_100000", "slack", 100000, 1, run_set},
+    {"slack_of_100000", "page_slack", 100000, 1, run_set},
     {"never_freed_56", "sweep", 56, 1, run_never_freed},
 };
 
