@@ -33,7 +33,8 @@ static bool part(struct span *s);
 static bool try_start(void) {
     bool is_rationed = FIRN_ROOT.is_sparse || caps_limits()->is_strict_overcommit ||
                        caps_limits()->data_bytes != UINT64_MAX;
-    if (is_rationed || !fault_start(FIRN_ROOT.data.base, FIRN_ROOT.data.bytes) || !frame_start()) {
+    if (is_rationed || !fault_start(FIRN_ROOT.small_base, FIRN_ROOT.small_bytes) ||
+        !frame_start()) {
         return false;
     }
     central_set_part(part);

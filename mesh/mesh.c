@@ -121,7 +121,9 @@ static void look_at(struct work *w, struct span *s) {
     }
     if (!is_touched || w->is_forced) {
         w->purged += merge_purge_empty(s);
-        add_pages(w, s);
+        if (fault_can_hold(span_class(s)->bytes)) {
+            add_pages(w, s);
+        }
     }
 }
 

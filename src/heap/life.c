@@ -156,14 +156,6 @@ static uint32_t capability_mask(void) {
     return mask;
 }
 
-// Tests of what a program sees of our handler want it in place before the program runs.
-static void arm_if_asked(void) {
-    const char *asked = FIRN_TEST_HOOKS ? sys_environment("FIRN_TEST_ARM") : NULL;
-    if (asked != NULL && *asked != '\0') {
-        FIRN_ENSURE(fault_start(FIRN_ROOT.data.base, FIRN_ROOT.data.bytes));
-    }
-}
-
 static bool start_parts(void) {
     caps_probe(capability_mask());
     if (!root_start() || !central_start()) {
@@ -203,7 +195,6 @@ void life_start(void) {
     lock_release(&start_lock);
     if (is_mine) {
         life_prepare_fork();
-        arm_if_asked();
         life_started();
     }
 }

@@ -10,6 +10,7 @@
 #include "src/os/futex.h"
 #include "src/os/kernel.h"
 #include "src/os/map.h"
+#include "src/os/pin.h"
 #include "src/os/signals.h"
 #include "src/os/sys.h"
 #include "src/os/uffd.h"
@@ -75,6 +76,7 @@ void fault_after_fork_in_child(void) {
         uffd_close(); // its protection does not reach the child
     }
     signals_after_fork_in_child();
+    pin_after_fork_in_child();
     for (unsigned i = 0; i < FAULT_RANGES; i++) {
         uintptr_t address = atomic_load_explicit(&staged[i].address, memory_order_relaxed);
         size_t bytes = atomic_load_explicit(&staged[i].bytes, memory_order_relaxed);
@@ -97,23 +99,24 @@ void fault_after_fork_in_child(void) {
 
 // ---- the handler of `protect` ---------------------------------------------------------------------
 
-// Sequentially consistent: against publish, see there.
-static bool is_staged(uintptr_t address) {
+// Sequentially consistent: against leave and pin_is_any, see there.
+static bool is_staged(uintptr_t address, size_t bytes) {
     for (unsigned i = 0; i < FAULT_RANGES && atomic_load(&ranges) > 0; i++) {
         uintptr_t start = atomic_load(&staged[i].address);
-        if (start != 0 && address - start < atomic_load(&staged[i].bytes)) {
+        size_t n = atomic_load(&staged[i].bytes);
+        if (start != 0 && start < address + bytes && address < start + n) {
             return true;
         }
     }
     return false;
 }
 
-// False when the address is not staged.
-static bool wait_while_staged(uintptr_t address) {
+// False when no part of the range is staged.
+static bool wait_while_staged(uintptr_t address, size_t bytes) {
     bool has_waited = false;
     for (;;) {
         uint32_t seen = atomic_load(&epoch);
-        if (!is_staged(address)) {
+        if (!is_staged(address, bytes)) {
             return has_waited;
         }
         has_waited = true;
@@ -146,7 +149,17 @@ static bool claim(uintptr_t address) {
         fault_after_fork_in_child();
         return true;
     }
-    return wait_while_staged(address) || is_late(address);
+    return wait_while_staged(address, 1) || is_late(address);
+}
+
+void fault_wait(uintptr_t address, size_t bytes) {
+    if (atomic_load(&ranges) == 0 || fault_engine() == FAULT_EVENT) {
+        return;
+    }
+    if (is_copy()) {
+        fault_after_fork_in_child();
+    }
+    (void)wait_while_staged(address, bytes);
 }
 
 // ---- start --------------------------------------------------------------------------------------
@@ -184,6 +197,9 @@ static enum fault_engine probe(void) {
     if (wanted <= FAULT_EVENT && try_descriptor(true)) {
         return FAULT_EVENT;
     }
+    if (!pin_is_announced()) {
+        return FAULT_NONE;
+    }
     if (wanted <= FAULT_SIGNAL && try_descriptor(false)) {
         return FAULT_SIGNAL;
     }
@@ -197,13 +213,14 @@ static bool start(void) {
     }
     atomic_store_explicit(&engine_now, (int)probe(), memory_order_release);
     atomic_store_explicit(&is_starting, false, memory_order_release);
-    return true;
+    return fault_engine() != FAULT_NONE;
 }
 
 bool fault_start(uintptr_t address, size_t bytes) {
     const int saved = errno;
     if (managed_bytes != 0) {
-        FIRN_ENSURE(managed_base == address && managed_bytes == bytes);
+        FIRN_ENSURE(address >= managed_base && bytes <= managed_bytes &&
+                    address - managed_base <= managed_bytes - bytes);
         return fault_engine() != FAULT_NONE || start();
     }
     managed_base = address;
@@ -214,8 +231,11 @@ bool fault_start(uintptr_t address, size_t bytes) {
     return is_started;
 }
 
-bool fault_can_hold_stacks(void) {
-    return fault_engine() != FAULT_PROTECT;
+bool fault_can_hold(size_t slot_bytes) {
+    enum fault_engine engine = fault_engine();
+    bool is_stack = slot_bytes >= FAULT_STACK_LEAST && engine == FAULT_PROTECT;
+    bool is_buffer = (slot_bytes == 4096 || slot_bytes == 1024) && engine != FAULT_EVENT;
+    return engine != FAULT_NONE && !is_stack && !is_buffer;
 }
 
 // ---- staging ------------------------------------------------------------------------------------
@@ -282,7 +302,9 @@ bool fault_stage(uintptr_t address, size_t bytes) {
     if (is_usable()) {
         s = enter(address, bytes);
     }
-    if (s != NULL && !deny_writes(address, bytes)) {
+    // In this order: a call that begins now sees the range in the table and waits.
+    bool is_pinned = s != NULL && fault_engine() != FAULT_EVENT && pin_is_any(address, bytes);
+    if (s != NULL && (is_pinned || !deny_writes(address, bytes))) {
         leave(s);
         s = NULL;
     }

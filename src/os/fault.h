@@ -11,6 +11,9 @@
 //   protect  mprotect. A thread that writes gets SIGSEGV, and our handler waits. A system call that
 //            writes there fails with EFAULT.
 //
+// `signal` and `protect` are used only in a process whose system calls are pinned (os/pin.h), so that
+// none of them meets a staged page.
+//
 // In all of them readers, and system calls that read, go on undisturbed, and a forked child has
 // its own copy with the content of the moment.
 #ifndef FIRN_OS_FAULT_H
@@ -31,23 +34,27 @@ enum fault_engine {
 
 enum {
     FAULT_RANGES = 64,       // staged at the same time
-    FAULT_STACK_LEAST = 2048 // no stack is smaller; see fault_can_hold_stacks
+    FAULT_STACK_LEAST = 2048 // no stack is smaller
 };
 
 // The engine to use; FAULT_NONE: the best there is. Before the first of the calls below, else
 // without effect. One that does not work falls through to the next.
 void fault_choose(enum fault_engine wanted);
 
-// Names the range in which pages will be staged: mapped private and anonymous, or to be mapped so.
-// Probes the engine. Always the same range; one thread at a time, at first. False when no engine works,
-// or another thread is probing. Preserves errno.
+// Names the range in which pages will be staged: the small cells. Nothing in it may ever be moved with
+// mremap: a move inside a range that a userfaultfd cares for was seen to lose pages (Linux 6.18; perl,
+// growing an array of 512 KiB), so that large objects must stay out.
+// Probes the engine. A later call's range lies in that of the first. False when no engine works, or
+// another thread is probing. Preserves errno.
 bool fault_start(uintptr_t address, size_t bytes) FIRN_CHECKED;
 enum fault_engine fault_engine(void);
 const char *fault_engine_name(enum fault_engine engine);
 
-// Whether a page that a thread uses as its stack may be staged. If not (`protect`: the kernel puts
-// the frame of the signal onto that stack), only spans of slots below FAULT_STACK_LEAST bytes may.
-bool fault_can_hold_stacks(void);
+// Whether pages of slots of so many bytes may be staged at all. Under `protect`, none that could hold a
+// stack: the kernel would have to put the signal's frame there. Under `signal` and `protect`, none that
+// libc hands to the kernel behind our back, which would fail with EFAULT: the buffers of its streams,
+// of 4,096 bytes, or 1,024 for terminals and /proc.
+bool fault_can_hold(size_t slot_bytes);
 
 // From here until fault_publish or fault_release nobody can change the range, which lies in that of
 // fault_start, is mapped readable and writable, and is not staged. Every write that others made
@@ -65,6 +72,9 @@ void fault_publish(uintptr_t address, size_t bytes);
 
 // The range is what it was. Whoever waited goes on.
 void fault_release(uintptr_t address, size_t bytes);
+
+// Returns when no part of the range is staged; at once under `event`. For pin_enter.
+void fault_wait(uintptr_t address, size_t bytes);
 
 // To be called for a range of the heap that was mapped anew, before or after fault_publish: it
 // becomes one mapping with its neighbours again where possible, and can be staged. Without it

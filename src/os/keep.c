@@ -7,12 +7,19 @@
 #include <fcntl.h>
 #include <stddef.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+// Not libc's: that one is exported by us too (preload/syscalls.c), for programs.
+static int stat_of(int fd, struct stat *st) {
+    return (int)syscall(SYS_newfstatat, fd, "", st, AT_EMPTY_PATH);
+}
 
 void keep_copy(struct keep *k, int fd) {
     static const int lowest[] = {65536, 4096, 1024, 256, 10, 3};
     const int saved = errno;
     struct stat st;
-    if (fstat(fd, &st) == 0) {
+    if (stat_of(fd, &st) == 0) {
         // The process's limit decides how high is possible; asking is cheaper than reading it.
         for (size_t i = 0; i < sizeof(lowest) / sizeof(lowest[0]) && k->fd < 0; i++) {
             k->fd = fcntl(fd, F_DUPFD_CLOEXEC, lowest[i]);
@@ -26,8 +33,8 @@ void keep_copy(struct keep *k, int fd) {
 int keep_descriptor(const struct keep *k) {
     const int saved = errno;
     struct stat st;
-    const int is_same = k->fd >= 0 && fstat(k->fd, &st) == 0 && (uint64_t)st.st_dev == k->device &&
-                        (uint64_t)st.st_ino == k->inode;
+    const int is_same = k->fd >= 0 && stat_of(k->fd, &st) == 0 &&
+                        (uint64_t)st.st_dev == k->device && (uint64_t)st.st_ino == k->inode;
     errno = saved;
     return is_same ? k->fd : -1;
 }

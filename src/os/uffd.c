@@ -34,6 +34,11 @@ static struct keep kept = KEEP_NONE;
 // Pages never touched are protected too. Else they are filled in first.
 static bool covers_unpopulated;
 
+// Not libc's: that one is exported by us too (preload/syscalls.c), for programs.
+static long control(int fd, unsigned long request, void *argument) {
+    return syscall(SYS_ioctl, fd, request, argument);
+}
+
 static long open_plain(bool is_full) {
     return syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | (is_full ? 0 : UFFD_USER_MODE_ONLY));
 }
@@ -44,14 +49,14 @@ static long open_by_device(void) {
     if (device < 0) {
         return -1;
     }
-    long fd = ioctl((int)device, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+    long fd = syscall(SYS_ioctl, (int)device, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
     syscall(SYS_close, (int)device);
     return fd;
 }
 
 static bool agree_on(int fd, uint64_t features) {
     struct uffdio_api api = {.api = UFFD_API, .features = features};
-    return ioctl(fd, UFFDIO_API, &api) == 0 && (api.features & features) == features;
+    return control(fd, UFFDIO_API, &api) == 0 && (api.features & features) == features;
 }
 
 bool uffd_open(bool is_full) {
@@ -91,9 +96,9 @@ void uffd_close(void) {
 static bool call(unsigned long request, void *argument) {
     const int saved = errno;
     const int fd = keep_descriptor(&kept);
-    int result = -1;
+    long result = -1;
     for (unsigned i = 0; fd >= 0 && i < FORK_RETRIES; i++) {
-        result = ioctl(fd, request, argument);
+        result = control(fd, request, argument);
         if (result == 0 || errno != EAGAIN) {
             break;
         }

@@ -6,6 +6,7 @@
 
 #include "src/base/compiler.h"
 #include "src/os/caps.h"
+#include "src/os/pin.h"
 #include "src/os/signals.h"
 #include "tests/support/child.h"
 #include "tests/support/memory.h"
@@ -61,6 +62,7 @@ static void start(enum fault_engine asked) {
     };
     alarm(100);
     caps_probe(masks[asked]);
+    pin_announce();
     size_t bytes = MORE * (size_t)FIRN_PAGE;
     heap = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     NEED(heap != MAP_FAILED);
@@ -474,12 +476,17 @@ static void falls_through(void **state) {
     assert_string_equal(fault_engine_name(FAULT_SIGNAL), "signal");
     assert_string_equal(fault_engine_name(FAULT_PROTECT), "protect");
     assert_int_equal(fault_engine(), FAULT_NONE);
+    assert_false(fault_can_hold(16));
     caps_probe(~(uint32_t)(CAP_FAULT_EVENT | CAP_FAULT_SIGNAL));
     fault_choose(FAULT_EVENT);
     heap = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_false(fault_start((uintptr_t)heap, BYTES)); // nobody pins
+    pin_announce();
     assert_true(fault_start((uintptr_t)heap, BYTES));
     assert_int_equal(fault_engine(), FAULT_PROTECT);
-    assert_false(fault_can_hold_stacks());
+    assert_true(fault_can_hold(512));
+    assert_false(fault_can_hold(1024));
+    assert_false(fault_can_hold(2048));
 }
 
 int main(void) {

@@ -9,6 +9,7 @@
 #include "src/heap/heap.h"
 #include "src/heap/life.h"
 #include "src/os/fault.h"
+#include "src/os/pin.h"
 #include "tests/support/memory.h"
 #include "tests/support/small_case.h"
 
@@ -390,6 +391,7 @@ static void test_forks(void **state) {
 
 static void with_engine(void *context) {
     fault_choose(*(const enum fault_engine *)context);
+    pin_announce();
     fragment(16, 200);
     compact();
     struct mesh_stats s;

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Real programs while a thread of Firn's own stages pages of their heap at random, all the time, under
+# each engine: the same output, and no system call that fails.
+# firn-test: levels=2 timeout=500
+. "$(dirname "$0")/lib.sh"
+. "$here/lib_programs.sh"
+FIRN_LIB=$FIRN_TEST_LIB
+short=1
+export FIRN_TEST_ARM=storm
+
+# Under `event` the kernel waits for whoever calls it; else only pinned calls are safe.
+check_calls() { # LABEL EXPECTED
+    local said
+    said=$(firn "$FIRN_BUILD/tests/preload/calls" 2 2>&1)
+    [ "$said" = "$2" ] && ok "${1}system calls" || not_ok "${1}system calls" "$said"
+}
+
+for engine in event:ffffffff signal:ffffff7f protect:fffffe7f; do
+    export FIRN_TEST_CAPS=${engine#*:}
+    label="${engine%:*}: "
+    if [ "${engine%:*}" = event ]; then
+        check_calls "$label" 'fine, no raw EFAULT'
+    else
+        check_calls "$label" 'fine, raw EFAULT seen'
+    fi
+    check_perl "$label"
+    check_lua "$label"
+    check_python "$label"
+    check_node "$label"
+    check_sort "$label"
+    check_bash "$label"
+    check_git "$label"
+    check_sqlite "$label"
+    check_gcc "$label"
+done
+finish
