@@ -1,0 +1,115 @@
+/*
+ * mesh: what is left of a heap when most of it was freed at random, and compaction was asked for.
+ *
+ *   mesh [MIB LEAST MOST FREED_OF_100]      256 16 512 90 by default
+ *
+ * Allocates, writes every byte, frees at random, calls firn_compact where the allocator has it (or
+ * malloc_trim), and prints the process's PSS over the bytes still live, before and after; how long the
+ * call took, and the longest time another thread took to write to each of 64 live objects
+ * meanwhile. That thread runs on the other CPU, if there is one: its longest time includes whatever
+ * else the machine does. Every live byte is checked at the end. The table of pointers is counted
+ * with the program's own pages and subtracted.
+ */
+#include "bench/bench.h"
+
+#include <malloc.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#pragma weak firn_compact
+size_t firn_compact(void);
+
+enum { TOUCHED = 64 };
+
+struct object {
+    unsigned char *p;
+    size_t size;
+};
+
+static unsigned char *touched[TOUCHED];
+static atomic_bool is_over;
+static uint64_t longest_ns;
+
+static void *touch(void *unused) {
+    bench_pin(1);
+    while (!atomic_load_explicit(&is_over, memory_order_relaxed)) {
+        uint64_t began = bench_clock_ns(CLOCK_MONOTONIC);
+        for (unsigned i = 0; i < TOUCHED; i++) {
+            volatile unsigned char *byte = touched[i];
+            *byte = *byte; /* a write that changes nothing */
+        }
+        uint64_t took = bench_clock_ns(CLOCK_MONOTONIC) - began;
+        longest_ns = took > longest_ns ? took : longest_ns;
+    }
+    return unused;
+}
+
+static size_t argument(int argc, char **argv, int i, size_t otherwise) {
+    return argc > i ? (size_t)strtoul(argv[i], NULL, 10) : otherwise;
+}
+
+static double ratio(long base_kib, size_t live_bytes) {
+    return (double)(bench_pss_kib() - base_kib) * 1024.0 / (double)live_bytes;
+}
+
+static void check(const struct object *objects, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        for (size_t j = 0; objects[i].p != NULL && j < objects[i].size; j++) {
+            if (objects[i].p[j] != (unsigned char)i) {
+                bench_die("an object has lost its content");
+            }
+        }
+    }
+}
+
+int main(int argc, char **argv) {
+    size_t total = argument(argc, argv, 1, 256) << 20;
+    size_t least = argument(argc, argv, 2, 16);
+    size_t most = argument(argc, argv, 3, 512);
+    size_t freed = argument(argc, argv, 4, 90);
+    struct bench_rng rng = {.state = 42};
+    size_t capacity = total / least + 1;
+    struct object *objects = bench_alloc(capacity * sizeof *objects);
+    size_t n = 0, live_bytes = 0;
+    pthread_t toucher;
+
+    memset(objects, 1, capacity * sizeof *objects);
+    long base_kib = bench_pss_kib();
+    for (size_t bytes = 0; bytes < total; n++) {
+        objects[n].size = bench_rng_range(&rng, least, most);
+        objects[n].p = bench_alloc(objects[n].size);
+        memset(objects[n].p, (int)n, objects[n].size);
+        bytes += objects[n].size;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (bench_rng_range(&rng, 1, 100) <= freed) {
+            free(objects[i].p);
+            objects[i].p = NULL;
+        } else {
+            touched[live_bytes % TOUCHED] = objects[i].p;
+            live_bytes += objects[i].size;
+        }
+    }
+    for (unsigned i = 0; i < TOUCHED; i++) {
+        touched[i] = touched[i] != NULL ? touched[i] : (unsigned char *)touched;
+    }
+    bench_print("mesh_before", ratio(base_kib, live_bytes), "x");
+    if (pthread_create(&toucher, NULL, touch, NULL) != 0) {
+        bench_die("no thread");
+    }
+    bench_pin(0);
+    uint64_t began = bench_clock_ns(CLOCK_MONOTONIC);
+    if (firn_compact != NULL) {
+        (void)firn_compact();
+    } else {
+        (void)malloc_trim(0);
+    }
+    uint64_t took = bench_clock_ns(CLOCK_MONOTONIC) - began;
+    atomic_store(&is_over, true);
+    (void)pthread_join(toucher, NULL);
+    bench_print("mesh_after", ratio(base_kib, live_bytes), "x");
+    bench_print("mesh_call", (double)took / 1e6, "ms");
+    bench_print("mesh_longest", (double)longest_ns / 1e6, "ms");
+    check(objects, n);
+    return 0;
+}
