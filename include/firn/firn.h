@@ -40,7 +40,8 @@ const char *firn_version(void);
  * blocks do not collide, all but one: such pages share one physical page from then on, at the addresses they
  * had ("meshing"). Threads that write to a page at that moment wait for some ten microseconds. Returns about
  * how many bytes that was; 0 also where the kernel or a limit does not allow it, or when another thread
- * is at it. Takes milliseconds per 10 MiB of sparse pages. Not async-signal-safe. */
+ * is at it. Takes milliseconds per 10 MiB of sparse pages. Not async-signal-safe.
+ * Not while io_uring or O_DIRECT requests into blocks are in flight; see firn(3) for this and for fork. */
 size_t firn_compact(void);
 
 /* Bytes from p to the end of the live block that contains it (p need not be its start): what may be
