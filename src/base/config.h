@@ -54,6 +54,15 @@ static_assert(FIRN_PARTITION_BITS >= 0 && FIRN_PARTITION_BITS <= 6, "1 to 64 par
 static_assert(FIRN_SPAN_GUARDS == 0 || (FIRN_SPAN_GUARDS >= 2 && FIRN_SPAN_GUARDS <= 64),
               "a window of spans has some of each kind");
 
+// Guarded samples: one small allocation in so many lies alone on its pages, against a guard page. 0:
+// none, unless the option `sample` asks for it. P-SAMPLE.
+#ifndef FIRN_SAMPLE_RATE
+#define FIRN_SAMPLE_RATE                                                                           \
+    (FIRN_LEVEL == 0 ? 0 : FIRN_LEVEL == 1 ? 10000 : FIRN_LEVEL == 2 ? 5000 : 1000)
+#endif
+static_assert(FIRN_SAMPLE_RATE == 0 || (FIRN_SAMPLE_RATE >= 100 && FIRN_SAMPLE_RATE <= 1000000),
+              "what the option accepts");
+
 // Whole-structure validators and lock ranks. Debug and sanitizer builds.
 #ifndef FIRN_DEBUG
 #define FIRN_DEBUG 0

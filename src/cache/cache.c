@@ -2,6 +2,7 @@
 
 #include "src/base/fatal.h"
 #include "src/cache/remote.h"
+#include "src/cache/sample_clock.h"
 #include "src/meta/arena.h"
 #include "src/os/lock.h"
 #include "src/os/map.h"
@@ -234,6 +235,7 @@ static void bin_put_back(struct bin *b, uint64_t entry) {
 // Puts the first `n` entries, those longest there, back among their spans' free slots.
 static void bin_flush(struct bin *b, uint32_t n) {
     uint64_t *entries = b->entries;
+    sample_clock_take_back(b->cache, n);
     for (uint32_t i = 0; i < n; i++) {
         bin_put_back(b, entries[i]);
     }
@@ -267,14 +269,24 @@ uint32_t cache_count_entries(const struct bin *b) {
     return is_stashed(b) ? b->stash : bin_count(b);
 }
 
+static void bin_stash(struct bin *b) {
+    if (!is_stashed(b) && bin_count(b) != 0) {
+        b->stash = bin_count(b);
+        b->cache->cells[b->cell].top = &stashed_vector[1];
+    }
+}
+
 // A vector inherited over fork: the same slots in an order the parent does not know. If a signal
 // handler forked in the middle of a malloc or free, that has meanwhile ended in the child, and what
 // it left in the cell is true.
 static void bin_unstash(struct bin *b) {
     bin_set_count(b, cache_count_entries(b));
     b->stash = 0;
-    bin_shuffle(b);
-    bin_part_neighbours(b, 0);
+    if (!b->is_paused) {
+        bin_shuffle(b);
+        bin_part_neighbours(b, 0);
+    }
+    b->is_paused = false;
 }
 
 FIRN_COLD void cache_make_room(struct cache *c, unsigned cell) {
@@ -290,14 +302,29 @@ FIRN_COLD void cache_make_room(struct cache *c, unsigned cell) {
     owner_unlock(c->number);
 }
 
+// The slow path of a free undoes it: tried again a few times, lest a long run of frees pays for it.
+FIRN_COLD void cache_pause(struct cache *c, unsigned cell) {
+    struct bin *b = c->bins[cell];
+    if (c->sample_tries > 0 && !is_stashed(b) && bin_count(b) != 0) {
+        c->sample_tries--;
+        bin_stash(b);
+        b->is_paused = true;
+    }
+}
+
 // With the owner's lock.
 static void refill(struct cache *c, unsigned cell) {
     struct bin *b = c->bins[cell];
     if (b->stash != 0) {
+        bool has_all = b->is_paused && is_stashed(b);
         bin_unstash(b);
+        if (has_all) {
+            return;
+        }
     }
     remote_drain(c);
     uint64_t last = b->entries[0]; // what was handed out when the vector became empty
+    uint32_t before = bin_count(b);
     // Half of what was needed so far, so that refills grow with use and small programs stay small.
     bin_grow(b);
     uint32_t first = FIRST_BYTES / bin_class(b)->bytes;
@@ -330,6 +357,7 @@ static void refill(struct cache *c, unsigned cell) {
             cache_settle(c, s);
         }
     }
+    sample_clock_add(c, bin_count(b) - before);
 }
 
 FIRN_NOINLINE bool cache_refill(struct cache *c, unsigned cell) {
@@ -355,6 +383,7 @@ FIRN_COLD void cache_make_noise(struct cache *c) {
     if (*c->noise_at != 0) {
         return;
     }
+    sample_clock_add(c, NOISE_BYTES - 1); // frees since the last time
     // From the back of the buffer to all of it: no group is written over one still to be read.
     uint8_t *bytes = c->noise->bytes;
     const uint8_t *raw = &bytes[NOISE_BYTES - RAW];
@@ -517,9 +546,9 @@ void cache_before_fork(void) {
 static void stash_all(struct cache *c) {
     for (unsigned i = 0; i < CELLS; i++) {
         struct bin *b = c->bins[i];
-        if (b != NULL && !is_stashed(b) && bin_count(b) != 0) {
-            b->stash = bin_count(b);
-            c->cells[i].top = &stashed_vector[1];
+        if (b != NULL) {
+            bin_stash(b);
+            b->is_paused = false;
         }
     }
     *c->noise = (struct noise){0};

@@ -46,7 +46,8 @@ struct bin {
     uint32_t cell;
     uint32_t capacity;               // of the vector: small at first
     uint32_t taken;                  // slots fetched so far, up to two vectors' worth
-    uint32_t stash;                  // in a forked child: entries to be shuffled anew before use
+    uint32_t stash;                  // entries put out of the fast paths' sight
+    bool is_paused;                  // they may come back as they are; else they are shuffled anew
     struct list lists[SPAN_BUCKETS]; // owned spans by occupancy
 };
 
@@ -74,6 +75,9 @@ struct cache {
     uint32_t line_shift;
     uint32_t ticks; // slow operations, paces upkeep
     struct noise *noise;
+    uint32_t sample_left; // allocations until the next guarded sample is due; 0: not drawn yet
+    uint8_t samples_due;  // the next allocations that take the slow path
+    uint8_t sample_tries; // how often cache_pause may still help it
     _Atomic(struct span *) pending; // CACHE_CLOSED when nobody takes care of it
     struct cache *next;             // registry of all caches ever made
     struct cache *next_idle;
@@ -149,6 +153,9 @@ void cache_make_noise(struct cache *c);
 
 // Entries of a bin's vector, the stashed ones too.
 uint32_t cache_count_entries(const struct bin *b);
+
+// A guarded sample is due: lets the next allocation from the cell take its slow path.
+void cache_pause(struct cache *c, unsigned cell);
 
 // Makes room in a full vector, or unpacks a stash.
 void cache_make_room(struct cache *c, unsigned cell);

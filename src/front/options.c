@@ -3,6 +3,7 @@
 #include "src/front/options.h"
 
 #include "src/base/compiler.h"
+#include "src/base/config.h"
 #include "src/base/text.h"
 #include "src/os/sys.h"
 
@@ -11,12 +12,12 @@
 #include <string.h>
 
 // One key. `word` is the only value of an option that takes a word; `max` is 0 for one that takes any
-// text; else a number up to `max`.
+// text; else a number from `min` to `max`.
 struct option_key {
     const char *name;
     const char *word;
-    uint64_t max;
-    const char *expects; // completes "expected ..."
+    uint64_t min, max;
+    const char *expects; // completes "expected ..."; NULL: min to max
 };
 
 // The order of option_keys.
@@ -26,15 +27,19 @@ enum option_index {
     OPTION_ABORT_CONF,
     OPTION_PURGE_DELAY,
     OPTION_REPORT,
+    OPTION_SAMPLE,
     OPTIONS
 };
 
 static const struct option_key option_keys[OPTIONS] = {
-    [OPTION_STATS] = {"stats", "exit", 0, "exit"},
-    [OPTION_VERBOSE] = {"verbose", NULL, 1, "0 or 1"},
-    [OPTION_ABORT_CONF] = {"abort_conf", NULL, 1, "0 or 1"},
-    [OPTION_PURGE_DELAY] = {"purge_delay", NULL, 600000, "0 to 600000"},
-    [OPTION_REPORT] = {"report", NULL, 0, "a file, fd:N or syslog"},
+    [OPTION_STATS] = {"stats", "exit", 0, 0, "exit"},
+    [OPTION_VERBOSE] = {"verbose", NULL, 0, 1, "0 or 1"},
+    [OPTION_ABORT_CONF] = {"abort_conf", NULL, 0, 1, "0 or 1"},
+    [OPTION_PURGE_DELAY] = {"purge_delay", NULL, 0, 600000, NULL},
+    [OPTION_REPORT] = {"report", NULL, 0, 0, "a file, fd:N or syslog"},
+    // More often than the level promises, never less.
+    [OPTION_SAMPLE] = {"sample", NULL, 100, FIRN_SAMPLE_RATE > 0 ? FIRN_SAMPLE_RATE : 1000000,
+                       NULL},
 };
 
 static struct options options_now = {.purge_delay_ms = 1000};
@@ -88,7 +93,13 @@ static void options_complain_value(const struct option_key *key, const char *val
     text_str(&line, ": value ");
     options_quote(&line, value, n);
     text_str(&line, " ignored; expected ");
-    text_str(&line, key->expects);
+    if (key->expects != NULL) {
+        text_str(&line, key->expects);
+    } else {
+        text_dec(&line, key->min);
+        text_str(&line, " to ");
+        text_dec(&line, key->max);
+    }
     options_say(&line);
 }
 
@@ -101,7 +112,7 @@ static bool options_read_value(const struct option_key *key, const char *value, 
     if (key->max == 0) {
         return n > 0 && n < OPTIONS_REPORT_BYTES;
     }
-    return text_parse_size(value, n, out) && *out <= key->max;
+    return text_parse_size(value, n, out) && *out >= key->min && *out <= key->max;
 }
 
 static void options_set(unsigned index, uint64_t value, const char *text, size_t n) {
@@ -118,6 +129,9 @@ static void options_set(unsigned index, uint64_t value, const char *text, size_t
     case OPTION_REPORT:
         memcpy(options_now.report, text, n);
         options_now.report[n] = '\0';
+        break;
+    case OPTION_SAMPLE:
+        options_now.sample = (uint32_t)value;
         break;
     default:
         options_now.purge_delay_ms = (uint32_t)value;

@@ -16,6 +16,7 @@ struct options {
     bool stats_exit;         // stats=exit: print a summary at exit
     bool verbose;            // verbose=1: one line at start
     bool abort_conf;         // abort_conf=1: bad options end the process
+    uint32_t sample;         // sample=N: one allocation in N; 0: not named, as the level says
     uint32_t purge_delay_ms; // purge_delay=MS: 0..600000, default 1000
     // report=FILE, report=fd:N, report=syslog: where reports go (os/sink); "": standard error. A path
     // cannot contain a separator.

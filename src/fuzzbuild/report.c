@@ -4,6 +4,7 @@
 #include "src/fuzzbuild/settings.h"
 #include "src/fuzzbuild/verdict.h"
 #include "src/os/sys.h"
+#include "src/os/walk.h"
 
 #include <signal.h>
 #include <stdatomic.h>
@@ -116,7 +117,7 @@ void report_context(struct text *t, uintptr_t pc, uintptr_t fp, uintptr_t sp) {
     uintptr_t frames[TRACE_MOST + 1];
     size_t n = trace_walk_context(pc, fp, frames, TRACE_MOST);
     uintptr_t caller;
-    if (is_in_libc(pc) && access_peek(sp, &caller) && trace_is_return_address(caller) &&
+    if (is_in_libc(pc) && access_peek(sp, &caller) && walk_is_return_address(caller) &&
         (n < 2 || frames[1] != caller)) {
         memmove(frames + 2, frames + 1, (n - 1) * sizeof(frames[0]));
         frames[1] = caller;

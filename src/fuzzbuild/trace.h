@@ -1,11 +1,7 @@
 // Stacks of allocations and frees, each kept once and known by a small number.
 //
-// A stack is walked along frame pointers: the library may use nothing but libc, and an unwinder that
-// reads .eh_frame would cost more than the allocation. The first frame, the return address of the
-// program's own call, is always right. The frames after it exist where the program was compiled with
-// -fno-omit-frame-pointer; without, rbp holds anything, and the walk ends at the first value that is
-// not a frame: frames must ascend, lie within a megabyte of each other, and their return address must
-// follow a call instruction.
+// They are walked along frame pointers (os/walk.h). The first frame, the return address of the
+// program's own call, is always right.
 #ifndef FIRN_FUZZBUILD_TRACE_H
 #define FIRN_FUZZBUILD_TRACE_H
 
@@ -34,9 +30,6 @@ void trace_start(unsigned depth);
 size_t trace_walk(struct trace_origin from, uintptr_t *frames, size_t most);
 // The same from the registers of an interrupted program: the first frame is `pc` itself.
 size_t trace_walk_context(uintptr_t pc, uintptr_t fp, uintptr_t *frames, size_t most);
-
-// True if `pc` follows a call instruction.
-bool trace_is_return_address(uintptr_t pc);
 
 // The number of the stack at `from`, made if new; 0 when memory is exhausted. Caller holds the heap's
 // lock.

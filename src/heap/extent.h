@@ -3,6 +3,7 @@
 #ifndef FIRN_HEAP_EXTENT_H
 #define FIRN_HEAP_EXTENT_H
 
+#include "hardening/sample.h"
 #include "hardening/slot.h"
 #include "src/span/large_extent.h"
 #include "src/span/region.h"
@@ -34,7 +35,7 @@ FIRN_INLINE size_t heap_extent(const void *p) {
     if (FIRN_LIKELY(address - FIRN_ROOT.small_base < FIRN_ROOT.small_bytes)) {
         return heap_extent_small(address);
     }
-    return large_extent(address);
+    return sample_contains(address) ? sample_extent(address) : large_extent(address);
 }
 
 #endif

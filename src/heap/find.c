@@ -1,5 +1,6 @@
 #include "src/heap/find.h"
 
+#include "hardening/sample.h"
 #include "src/cache/cache.h"
 #include "src/span/region.h"
 
@@ -61,6 +62,14 @@ void find_describe_large(enum large_kind kind, struct found *out) {
     }
 }
 
+void find_describe_sample(enum large_kind kind, struct found *out) {
+    find_describe_large(kind, out);
+    out->class_bytes = sample_class_bytes(out->block.size);
+    if (kind == LARGE_LIVE) {
+        out->kind = FOUND_SAMPLE;
+    }
+}
+
 void find_pointer(const void *p, struct found *out) {
     uintptr_t address = (uintptr_t)p;
     *out = (struct found){.kind = FOUND_BAD};
@@ -68,8 +77,14 @@ void find_pointer(const void *p, struct found *out) {
         find_slot(address, out);
         return;
     }
-    enum large_kind kind = large_find(address, &out->block);
-    find_describe_large(kind, out);
+    enum large_kind kind;
+    if (sample_contains(address)) {
+        kind = sample_find(address, &out->block);
+        find_describe_sample(kind, out);
+    } else {
+        kind = large_find(address, &out->block);
+        find_describe_large(kind, out);
+    }
     if (kind != LARGE_FOREIGN && address % 16 != 0) {
         bad(out, FATAL_MISALIGNED_POINTER, "address is not a multiple of 16");
     }

@@ -8,9 +8,10 @@
 #include "src/span/span.h"
 
 enum found_kind {
-    FOUND_SLOT,  // the start of a live slot
-    FOUND_LARGE, // the start of a live large block
-    FOUND_BAD    // misuse: `id` and `what` say which
+    FOUND_SLOT,   // the start of a live slot
+    FOUND_LARGE,  // the start of a live large block
+    FOUND_SAMPLE, // the start of a live guarded sample
+    FOUND_BAD     // misuse: `id` and `what` say which
 };
 
 struct found {
@@ -18,7 +19,7 @@ struct found {
     struct span *span; // FOUND_SLOT
     unsigned slot;
     size_t class_bytes;
-    struct large_block block; // FOUND_LARGE
+    struct large_block block; // FOUND_LARGE, FOUND_SAMPLE
     enum fatal_id id;         // FOUND_BAD
     const char *what;
 };
@@ -29,5 +30,7 @@ FIRN_NORETURN void find_report(const void *p, const struct found *found,
                                const struct heap_call *call);
 // What a large block's kind means when a live one was expected.
 void find_describe_large(enum large_kind kind, struct found *out);
+// The same for a guarded sample; out->block is known.
+void find_describe_sample(enum large_kind kind, struct found *out);
 
 #endif

@@ -1,5 +1,6 @@
 #include "src/heap/heap.h"
 
+#include "hardening/sample.h"
 #include "src/base/text.h"
 #include "src/cache/inspect.h"
 #include "src/cache/remote.h"
@@ -40,6 +41,16 @@ static uintptr_t take_slot(struct cache *c, unsigned cell) {
         entry = cache_peek(e->top);
     }
     return entry != 0 ? cache_take(e, e->top, entry) : 0;
+}
+
+// A guarded sample instead of a slot. `frame` is of the slow path that was called: what stands there
+// is the program's rbp, unless a function of ours between has used it.
+static FIRN_NOINLINE void *take_sample(size_t size, size_t align, uintptr_t site,
+                                       const void *frame) {
+    struct cache *c = firn_cache;
+    struct sample_call call = {site, (uintptr_t)frame};
+    c->samples_due--;
+    return sample_alloc(size, align, &c->noise->stream, &call);
 }
 
 static _Atomic bool has_larger;
@@ -104,6 +115,12 @@ FIRN_NOINLINE void *heap_alloc_slow(size_t size, uintptr_t site) {
         bool is_zero;
         return alloc_large(size, FIRN_PAGE, &is_zero);
     }
+    if (FIRN_UNLIKELY(firn_cache->samples_due != 0)) {
+        void *p = take_sample(size, 16, site, __builtin_frame_address(0));
+        if (p != NULL) {
+            return p;
+        }
+    }
     return alloc_class(size_class_of(size + FIRN_SLOT_EXTRA), 16, site);
 }
 
@@ -141,7 +158,11 @@ void *heap_alloc_aligned(size_t align, size_t size, uintptr_t site) {
                                ? SIZE_CLASSES
                                : size_class_aligned(size + FIRN_SLOT_EXTRA, align);
     if (class_index < SIZE_CLASSES) {
-        return alloc_class(class_index, align, site);
+        void *p = NULL;
+        if (FIRN_UNLIKELY(firn_cache->samples_due != 0)) {
+            p = take_sample(size, align, site, __builtin_frame_address(0));
+        }
+        return p != NULL ? p : alloc_class(class_index, align, site);
     }
     bool is_zero;
     return alloc_large(size > 0 ? size : 1, align > FIRN_PAGE ? align : FIRN_PAGE, &is_zero);
@@ -183,6 +204,9 @@ FIRN_COLD void heap_circulate_slow(struct cache *c, uintptr_t at, uint64_t entry
     cache_make_noise(c);
     uint64_t noise = *c->noise_at++;
     cache_push(c, at, e->top, noise, entry);
+    if (FIRN_UNLIKELY(c->samples_due != 0)) {
+        cache_pause(c, cell);
+    }
     errno = saved;
 }
 
@@ -202,6 +226,9 @@ FIRN_NOINLINE void heap_free_slow(void *p, const struct heap_call *call) {
         }
     } else if (f.kind == FOUND_SLOT) {
         free_slot(p, &f, call);
+    } else if (f.kind == FOUND_SAMPLE) {
+        struct sample_call from = {call->site, (uintptr_t)__builtin_frame_address(0)};
+        find_describe_sample(sample_free((uintptr_t)p, call->api, &from), &f);
     }
     if (f.kind == FOUND_BAD) {
         find_report(p, &f, call);
@@ -228,7 +255,7 @@ static unsigned class_expected(size_t size, size_t align) {
 static const char *mismatch_phrase(const struct found *f, unsigned expected) {
     static char phrase[64];
     struct text t = text_on(phrase, sizeof phrase);
-    if (f->kind == FOUND_LARGE) {
+    if (f->kind != FOUND_SLOT) {
         text_str(&t, "block of ");
         text_dec(&t, f->block.size);
         text_str(&t, " bytes");
@@ -243,6 +270,9 @@ static const char *mismatch_phrase(const struct found *f, unsigned expected) {
 
 static bool is_size_right(const struct found *f, size_t size, unsigned expected) {
     bool may_be_larger = atomic_load_explicit(&has_larger, memory_order_relaxed);
+    if (f->kind == FOUND_SAMPLE) { // as strict as the class it would have had
+        return size <= SMALL_MAX && size_class_of(size) == size_class_of(f->block.size);
+    }
     if (f->kind != FOUND_LARGE) {
         unsigned actual = root_cell_class(f->span->cell);
         return expected == actual || (may_be_larger && expected < actual);
@@ -276,7 +306,7 @@ size_t heap_usable(const void *p, uintptr_t site) {
     if (f.kind == FOUND_BAD) {
         find_report(p, &f, &(struct heap_call){"malloc_usable_size", site, FATAL_SIZE_UNKNOWN, 0});
     }
-    return f.kind == FOUND_LARGE ? f.block.capacity : f.class_bytes - FIRN_SLOT_EXTRA;
+    return f.kind == FOUND_SLOT ? f.class_bytes - FIRN_SLOT_EXTRA : f.block.capacity;
 }
 
 bool heap_trim(void) {

@@ -10,6 +10,7 @@
 #include "src/os/lock.h"
 #include "src/os/map.h"
 #include "src/os/sys.h"
+#include "src/os/walk.h"
 #include "src/slab/central.h"
 #include "src/span/large.h"
 
@@ -158,6 +159,7 @@ static uint32_t capability_mask(void) {
 
 static bool start_parts(void) {
     caps_probe(capability_mask());
+    walk_start(NULL, NULL); // while the environment is where the kernel put it
     if (!root_start() || !central_start()) {
         return false;
     }

@@ -45,7 +45,10 @@ void *heap_resize_as(void *p, const struct heap_call *call) {
         }
         return move(p, f.class_bytes - FIRN_SLOT_EXTRA, size, site);
     }
-    if (is_small) {
+    if (f.kind == FOUND_SAMPLE && size == f.block.size) {
+        return p;
+    }
+    if (is_small || f.kind == FOUND_SAMPLE) {
         return move(p, f.block.capacity, size, site);
     }
     enum large_kind kind;

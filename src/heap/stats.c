@@ -1,4 +1,5 @@
 // Statistics are summed when asked for, from the descriptors: nothing is counted on a hot path.
+#include "hardening/sample.h"
 #include "src/heap/heap.h"
 #include "src/heap/life.h"
 #include "src/meta/arena.h"
@@ -37,6 +38,16 @@ static void add_class(unsigned index, struct heap_stats *out) {
     out->metadata += (committed >> FIRN_ROOT.classes[index].span_shift) * sizeof(struct span);
 }
 
+static void add_samples(struct heap_stats *out) {
+    size_t live, bytes, reserved;
+    sample_stats(&live, &bytes, &reserved);
+    out->small_live += live;
+    out->small_allocated += bytes;
+    out->active += bytes + live * FIRN_PAGE; // at most
+    out->mapped += reserved;
+    out->reserved += reserved;
+}
+
 void heap_stats(struct heap_stats *out) {
     *out = (struct heap_stats){0};
     life_start();
@@ -46,6 +57,7 @@ void heap_stats(struct heap_stats *out) {
     for (unsigned i = 0; i < SIZE_CLASSES; i++) {
         add_class(i, out);
     }
+    add_samples(out);
     struct large_stats large;
     large_stats(&large);
     out->large_live = large.live;
@@ -59,5 +71,5 @@ void heap_stats(struct heap_stats *out) {
     out->resident = out->active + out->dirty + out->metadata;
     cache_count(&out->caches, &out->caches_in_use);
     out->guard_vmas = map_guard_vmas();
-    out->reserved = FIRN_ROOT.data.bytes + FIRN_ROOT.meta.bytes;
+    out->reserved += FIRN_ROOT.data.bytes + FIRN_ROOT.meta.bytes;
 }

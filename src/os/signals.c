@@ -3,6 +3,7 @@
 #include "src/os/clock.h"
 #include "src/os/sys.h"
 #include "src/os/threads.h"
+#include "src/os/watch.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -284,14 +285,25 @@ static int act_on_other(int number, const struct sigaction *set, struct sigactio
     return 0;
 }
 
+// To the program it is what it stands for.
+static void hide_watcher(struct sigaction *old) {
+    if (old != NULL && watch_is_ours(old)) {
+        memset(old, 0, sizeof *old);
+        old->sa_handler = SIG_DFL;
+    }
+}
+
 int signals_action(int number, const struct sigaction *set, struct sigaction *old) {
     if (number < 1 || number > SIGNALS ||
         atomic_load_explicit(&armed_process, memory_order_acquire) == 0 || is_elsewhere()) {
-        return __sigaction(number, set, old);
+        int result = __sigaction(number, set, old);
+        hide_watcher(result == 0 ? old : NULL);
+        return result;
     }
     uint64_t mask = lock_actions();
     int result = number == SIGSEGV ? act_on_fault(set, old) : act_on_other(number, set, old);
     unlock_actions(mask);
+    hide_watcher(result == 0 ? old : NULL);
     return result;
 }
 

@@ -4,6 +4,8 @@
 // firn-test: levels=2,3 timeout=300 wrap=mmap,munmap,mprotect,madvise,mremap,munlock,mlock2,getrlimit,syscall
 #include "src/heap/heap.h"
 
+#include "hardening/sample.h"
+
 #include "src/os/caps.h"
 #include "tests/support/child.h"
 #include "tests/support/inject.h"
@@ -263,6 +265,7 @@ static void work_in_sparse_ranges_fails(void **state) {
 }
 
 int main(void) {
+    firn_sample_rate = 8; // guarded samples are among the blocks
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(start_fails),
         cmocka_unit_test(work_fails),

@@ -65,6 +65,7 @@ static void expect_ok(const char *text, struct options want) {
     assert_int_equal(o.options.stats_exit, want.stats_exit);
     assert_int_equal(o.options.verbose, want.verbose);
     assert_int_equal(o.options.abort_conf, want.abort_conf);
+    assert_int_equal(o.options.sample, want.sample);
     assert_int_equal(o.options.purge_delay_ms, want.purge_delay_ms);
     assert_string_equal(o.options.report, want.report);
 }
@@ -80,6 +81,7 @@ static void expect_complaint(const char *text, const char *words) {
     assert_int_equal(o.options.stats_exit, defaults.stats_exit);
     assert_int_equal(o.options.verbose, defaults.verbose);
     assert_int_equal(o.options.abort_conf, defaults.abort_conf);
+    assert_int_equal(o.options.sample, defaults.sample);
     assert_int_equal(o.options.purge_delay_ms, defaults.purge_delay_ms);
 }
 
@@ -109,12 +111,30 @@ static void test_bare_key_means_one(void **state) {
 
 static void test_separators_and_order(void **state) {
     (void)state;
-    const struct options all = {true, true, true, 5, "syslog"};
-    expect_ok("stats=exit:verbose=1:abort_conf=1:purge_delay=5:report=syslog", all);
-    expect_ok("stats=exit,verbose,abort_conf,purge_delay=5,report=syslog", all);
-    expect_ok(":purge_delay=5,abort_conf::verbose:report=syslog,stats=exit,", all);
+    const struct options all = {.stats_exit = true,
+                                .verbose = true,
+                                .abort_conf = true,
+                                .sample = 500,
+                                .purge_delay_ms = 5,
+                                .report = "syslog"};
+    expect_ok("stats=exit:verbose=1:abort_conf=1:sample=500:purge_delay=5:report=syslog", all);
+    expect_ok("stats=exit,verbose,abort_conf,purge_delay=5,sample=500,report=syslog", all);
+    expect_ok("sample=500:purge_delay=5,abort_conf::verbose:report=syslog,stats=exit,", all);
     expect_ok("verbose=1:verbose=0", defaults);
     expect_ok("purge_delay=7:purge_delay=8", (struct options){.purge_delay_ms = 8});
+}
+
+// P-SAMPLE: none turns samples off. (In these builds no level promises any; see GNUmakefile.)
+static void test_samples_only_become_more(void **state) {
+    (void)state;
+    expect_ok("sample=100", (struct options){.sample = 100, .purge_delay_ms = 1000});
+    expect_ok("sample=1000000", (struct options){.sample = 1000000, .purge_delay_ms = 1000});
+    expect_complaint("sample=0",
+                     "firn: FIRN_OPTIONS: sample: value '0' ignored; expected 100 to 1000000\n");
+    expect_complaint("sample=99",
+                     "firn: FIRN_OPTIONS: sample: value '99' ignored; expected 100 to 1000000\n");
+    expect_complaint("sample", "firn: FIRN_OPTIONS: sample: value '1' ignored; expected 100 to "
+                               "1000000\n");
 }
 
 static void test_report_target(void **state) {
@@ -237,6 +257,7 @@ int main(void) {
         cmocka_unit_test(test_every_key),
         cmocka_unit_test(test_bare_key_means_one),
         cmocka_unit_test(test_separators_and_order),
+        cmocka_unit_test(test_samples_only_become_more),
         cmocka_unit_test(test_report_target),
         cmocka_unit_test(test_unknown_key_names_the_closest),
         cmocka_unit_test(test_keys_are_exact),
