@@ -10,6 +10,11 @@ enum { FOUND_BYTES = 96 };
 // By arithmetic: large_find would take a lock that this thread may hold.
 static size_t class_bytes_at(uintptr_t address) {
     uintptr_t offset = address - FIRN_ROOT.small_base;
+    if (sample_contains(address)) {
+        struct large_block block;
+        (void)sample_find(address, &block);
+        return sample_class_bytes(block.size);
+    }
     if (offset >= FIRN_ROOT.small_bytes) {
         return FATAL_CLASS_LARGE;
     }

@@ -26,11 +26,14 @@ FIRN_NORETURN FIRN_COLD void bounds_die_writing(const void *p, size_t n,
                                                 const struct bounds_call *call);
 
 // Bytes from p to the end of the live block it lies in, as heap_extent. Memory outside of the heap,
-// stacks and constants, is told from two bounds, as long as there is only the main reservation.
+// stacks and constants, is told from a few bounds, as long as there is only the main reservation.
 FIRN_INLINE size_t bounds_room(const void *p) {
     uintptr_t address = (uintptr_t)p;
     if (address - FIRN_ROOT.small_base < FIRN_ROOT.small_bytes) {
         return heap_extent_small(address);
+    }
+    if (sample_contains(address)) {
+        return sample_extent(address);
     }
     bool is_outside =
         address - FIRN_ROOT.data.base >= FIRN_ROOT.data.bytes && !large_has_more_tracts();
