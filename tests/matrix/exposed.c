@@ -126,7 +126,7 @@ static const struct matrix_case cases[] = {
     {"grown_100000", "retire", 100000, 0, run_grown},
     {"from_thread_248", "wipe", 248, 0, run_from_thread},
     {"shrunk_and_grown_1016", "wipe", 1016, 100, run_shrunk_and_grown},
-    {"shrunk_and_grown_1m", "retire", 1 << 20, 40000, run_shrunk_and_grown},
+    {"shrunk_and_grown_1m", "retire", 1 << 20, 40960, run_shrunk_and_grown},
     {"shrunk_in_place_120", "slack", 120, 112, run_shrunk_and_grown},
 };
 

@@ -169,7 +169,13 @@ static int run_write_after_thread(const struct matrix_case *c, int is_wrong) {
 
 static int run_write_after_realloc(const struct matrix_case *c, int is_wrong) {
     char *p = block(c->size);
-    char *q = opaque(realloc(p, 5 * c->size));
+    char *q = p;
+    // With another block behind it, it cannot grow where it is.
+    while (q == p) {
+        p = block(c->size);
+        (void)block(c->size);
+        q = opaque(realloc(p, 5 * c->size));
+    }
     memset(is_wrong ? opaque(p) : q, 'A', c->size);
     churn(c->size);
     free(q);
