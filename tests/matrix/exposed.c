@@ -4,10 +4,10 @@
 
 enum { SECRET = 0x5a, BLOCKS = 40, ROUNDS = 200 };
 
-static void leave_secrets(size_t n) {
+static void leave_secrets(size_t n, void *(*get)(size_t n)) {
     char *blocks[BLOCKS];
     for (int i = 0; i < BLOCKS; i++) {
-        blocks[i] = block(n);
+        blocks[i] = opaque(get(n));
         memset(blocks[i], SECRET, n);
     }
     for (int i = 0; i < BLOCKS; i++) {
@@ -32,7 +32,7 @@ static int look(const struct matrix_case *c, int is_wrong, void *(*get)(size_t n
     char *blocks[ROUNDS];
     const int rounds = c->size > 40000 ? BLOCKS : ROUNDS;
     int seen = 0;
-    leave_secrets(c->size);
+    leave_secrets(c->size, get);
     for (int i = 0; i < rounds; i++) {
         blocks[i] = opaque(get(c->size));
         if (!is_wrong) {
@@ -46,8 +46,12 @@ static int look(const struct matrix_case *c, int is_wrong, void *(*get)(size_t n
     return is_wrong || seen == 0 ? judge(seen, is_wrong) : MATRIX_BROKEN;
 }
 
+static void *get_block(size_t n) {
+    return block(n);
+}
+
 static int run_malloc(const struct matrix_case *c, int is_wrong) {
-    return look(c, is_wrong, malloc);
+    return look(c, is_wrong, get_block);
 }
 
 static void *get_aligned(size_t n) {

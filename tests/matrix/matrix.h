@@ -33,7 +33,8 @@ static inline void *opaque(void *p) {
     return p;
 }
 
-static inline char *block(size_t n) {
+// One call site, and so one partition, for all blocks of a program: what one place frees, another gets.
+__attribute__((noinline, unused)) static char *block(size_t n) {
     char *p = (char *)opaque(malloc(n));
     if (p == NULL) {
         _exit(MATRIX_BROKEN);
@@ -71,7 +72,7 @@ static inline void churn(size_t n) {
     rounds = rounds / (n + 64) < 200000 ? rounds / (n + 64) : 200000;
     for (size_t i = 0; i < rounds; i++) {
         free(kept[i % KEPT]);
-        kept[i % KEPT] = opaque(malloc(n));
+        kept[i % KEPT] = block(n);
     }
     for (int i = 0; i < KEPT; i++) {
         free(kept[i]);
