@@ -6,9 +6,9 @@
 #include "src/os/fault.h"
 #include "src/os/random.h"
 #include "src/os/sys.h"
+#include "src/os/thread.h"
 #include "src/span/region.h"
 
-#include <pthread.h>
 #include <string.h>
 
 enum { AT_ONCE = 16, HOLD_ROUNDS = 2000 };
@@ -28,7 +28,8 @@ static uintptr_t random_page(struct random_stream *random) {
     return span_count_live(span_at(page - FIRN_ROOT.small_base, c)) > 0 ? page : 0;
 }
 
-static void *storm(void *unused) {
+// Without signals: a handler of the program that ran here would run beside the program.
+static void storm(void) {
     struct random_stream random;
     memset(&random, 0, sizeof random);
     for (;;) {
@@ -51,18 +52,16 @@ static void *storm(void *unused) {
             fault_release(pages[--n], FIRN_PAGE);
         }
     }
-    return unused;
 }
 
 void storm_start_if_asked(void) {
     const char *asked = FIRN_TEST_HOOKS ? sys_environment("FIRN_TEST_ARM") : NULL;
-    pthread_t thread;
     if (asked == NULL || *asked == '\0') {
         return;
     }
     life_start();
     FIRN_ENSURE(fault_start(FIRN_ROOT.small_base, FIRN_ROOT.small_bytes));
     if (strcmp(asked, "storm") == 0) {
-        FIRN_ENSURE(pthread_create(&thread, NULL, storm, NULL) == 0);
+        FIRN_ENSURE(thread_start(storm));
     }
 }

@@ -16,8 +16,6 @@ BEGIN {
     except("src/base/fatal.c", "write syscall abort raise sigaction signal kill sigprocmask")
     # malloc_info writes to the stream its caller names.
     except("src/front/figures.c", "fprintf")
-    # Only in test builds: the thread that stages pages at random.
-    except("src/heap/storm.c", "pthread_create")
     # abort_conf=1 ends the process while the heap is still starting: there is nothing to report on.
     except("src/front/options.c", "abort")
     # The fuzzing allocator reports crashes itself, and places blocks where its seed says, which
