@@ -23,7 +23,7 @@
 // again where it is used next.
 #define FIRN_OPAQUE(v)                                                                             \
     (__extension__({                                                                               \
-        __typeof__(1 ? (v) : (v)) opaque_ = (v);                                                   \
+        __typeof__((v) + 0) opaque_ = (v);                                                         \
         __asm__("" : "+r"(opaque_));                                                               \
         opaque_;                                                                                   \
     }))

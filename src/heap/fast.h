@@ -82,13 +82,11 @@ FIRN_INLINE bool heap_free_owned(void *p, uint64_t pending) {
         uint64_t *top = e->top;
         const uint8_t *noise_at = c->noise_at;
         uint64_t noise = FIRN_OPAQUE((uint64_t)*noise_at);
-        if (FIRN_UNLIKELY(*top == VECTOR_END)) {
-            heap_circulate_slow(c, at, entry);
-        } else if (FIRN_UNLIKELY(noise == 0)) {
-            heap_circulate_slow(c, at, entry);
-        } else {
+        if (FIRN_LIKELY(*top != VECTOR_END) && FIRN_LIKELY(noise != 0)) {
             c->noise_at = noise_at + 1;
             cache_push(c, at, top, noise, entry);
+        } else {
+            heap_circulate_slow(c, at, entry);
         }
     }
     return true;

@@ -33,7 +33,7 @@ static void storm(void) {
     struct random_stream random;
     memset(&random, 0, sizeof random);
     for (;;) {
-        uintptr_t pages[AT_ONCE];
+        uintptr_t pages[AT_ONCE] = {0};
         unsigned n = 0;
         for (unsigned i = 0; i < 64 * AT_ONCE && n < AT_ONCE; i++) {
             uintptr_t page = random_page(&random);

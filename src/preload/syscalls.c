@@ -62,6 +62,7 @@ char *__getcwd_chk(char *p, size_t n, size_t room);
     X(nanosleep) X(sigtimedwait) X(sigwaitinfo) X(ioctl)
 // clang-format on
 
+// NOLINTNEXTLINE(bugprone-macro-parentheses): a name cannot stand in them
 #define MEMBER(name) __typeof__(&(name)) name;
 struct definitions {
     NAMES(MEMBER)
