@@ -126,11 +126,11 @@ void misuse_beside(struct input *in) {
     if (!FIRN_CHECK_FREE || b == NULL) {
         return;
     }
-    uintptr_t address = (uintptr_t)b->p + (uintptr_t)(steps * (intptr_t)b->usable);
-    const struct block *there = model_containing(address & ~(uintptr_t)15);
+    size_t stride = (b->usable + 15) & ~(size_t)15; // a canary's bytes are not usable
+    uintptr_t address = (uintptr_t)b->p + (uintptr_t)(steps * (intptr_t)stride);
+    const struct block *there = model_containing(address);
     if (there == NULL || (uintptr_t)there->p != address) {
-        must_die(address & ~(uintptr_t)15, in,
-                 there != NULL ? ID(INTERIOR_POINTER) : (unsigned)ANY_WILD);
+        must_die(address, in, there != NULL ? ID(INTERIOR_POINTER) : (unsigned)ANY_WILD);
     }
 }
 

@@ -25,6 +25,23 @@ static_assert(FIRN_LEVEL >= 0 && FIRN_LEVEL <= 3, "FIRN_LEVEL is 0, 1, 2 or 3");
 #define FIRN_SAFE_LINK (FIRN_LEVEL >= 1)
 #endif
 
+// A keyed canary after each small block, checked with those of its neighbours when it is freed or
+// resized. P-CANARY.
+#ifndef FIRN_CANARY
+#define FIRN_CANARY (FIRN_LEVEL >= 2)
+#endif
+
+// A freed slot is overwritten with zeros. P-WIPE.
+#ifndef FIRN_WIPE
+#define FIRN_WIPE (FIRN_LEVEL >= 2)
+#endif
+
+// A slot is handed out again only if nothing was written to it since it was freed. P-VERIFY.
+#ifndef FIRN_VERIFY
+#define FIRN_VERIFY FIRN_WIPE
+#endif
+static_assert(!FIRN_VERIFY || FIRN_WIPE, "only zeros can be told from what was written");
+
 // Call-site partitions: 0 off, 1 hashed, 2 interned. P-PARTITION.
 #ifndef FIRN_PARTITION_MODE
 #define FIRN_PARTITION_MODE (FIRN_LEVEL == 0 ? 0 : FIRN_LEVEL == 3 ? 2 : 1)

@@ -79,6 +79,7 @@ static struct bin *bin_make(struct cache *c, unsigned cell) {
         .reciprocal = info->reciprocal,
         .span_mask = info->span_mask,
         .span_shift = info->span_shift,
+        .slot_bytes = info->bytes,
         .mixer_mask = mixer_mask(info),
     };
     c->bins[cell] = b;
@@ -152,6 +153,9 @@ static void bin_take_slots(struct bin *b, struct span *s, uint32_t target) {
             unsigned slot = w * 64 + bit;
             uint64_t entry = cache_entry(base + slot * (uintptr_t)bytes, slot);
             entry |= s->virgin[w] & mask ? ENTRY_VIRGIN : 0;
+            if (FIRN_UNLIKELY(s->is_torn) && (entry & ENTRY_VIRGIN) == 0) {
+                slot_wipe(entry & ENTRY_ADDRESS, bytes);
+            }
             s->free[w] &= ~mask;
             s->virgin[w] &= ~mask;
             s->free_count--;

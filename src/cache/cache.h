@@ -8,6 +8,7 @@
 #ifndef FIRN_CACHE_CACHE_H
 #define FIRN_CACHE_CACHE_H
 
+#include "hardening/slot.h"
 #include "src/base/bits.h"
 #include "src/base/config.h"
 #include "src/cache/partition.h"
@@ -61,6 +62,7 @@ struct cache_cell {
     uint32_t reciprocal; // class_info's
     uint32_t span_mask;
     uint32_t span_shift;
+    uint32_t slot_bytes;
     uint32_t mixer_mask; // places in use - 1: fewer where slots are large
 };
 _Static_assert(sizeof(struct cache_cell) == 1 << CELL_LINE_SHIFT, "cache_cell_at shifts by this");
@@ -147,6 +149,9 @@ FIRN_INLINE void cache_push(struct cache *c, uintptr_t at, uint64_t *top, uint64
     *top = out;
     // A branch, not arithmetic: the next top must not wait for `out` to be loaded.
     if (FIRN_LIKELY(out != 0)) {
+        if (FIRN_VERIFY) {
+            slot_expect(out & ENTRY_ADDRESS); // the next to be handed out
+        }
         e->top = top + 1;
     }
 }

@@ -1,6 +1,7 @@
 #include "src/cache/remote.h"
 
 #include "hardening/link.h"
+#include "hardening/slot.h"
 #include "src/base/config.h"
 #include "src/os/sys.h"
 #include "src/slab/central.h"
@@ -44,6 +45,7 @@ bool cache_free_remote(struct span *s, uintptr_t address) {
     if (FIRN_CHECK_FREE && span_is_remote(s, slot)) {
         return false; // before the tag overwrites what somebody else may be using
     }
+    slot_wipe(address, span_class(s)->bytes);
     if (FIRN_SAFE_LINK) {
         link_store(address, link_encode(slot, address, s->secret));
     }

@@ -32,7 +32,7 @@ FIRN_INLINE void front_free(void *p, uintptr_t site) {
 
 // free under another name (cfree, operator delete). Preserves errno.
 FIRN_INLINE void front_free_as(void *p, const char *api, uintptr_t site) {
-    if (FIRN_UNLIKELY(!heap_free_local(p))) {
+    if (FIRN_UNLIKELY(!heap_free_local(p, api, site))) {
         heap_free_slow(p, &(struct heap_call){api, site, FATAL_SIZE_UNKNOWN, 0});
     }
 }
@@ -48,7 +48,7 @@ FIRN_INLINE void front_free_sized(void *p, size_t size, const char *api, uintptr
     const unsigned cell = (unsigned)(offset >> FIRN_ROOT.cell_shift);
     if (FIRN_UNLIKELY(size > SMALL_MAX - FIRN_SLOT_EXTRA ||
                       root_cell_class(cell) != size_class_of(size + FIRN_SLOT_EXTRA) ||
-                      !heap_free_local(p))) {
+                      !heap_free_local(p, api, site))) {
         front_free_checked(p, &(struct heap_call){api, site, size, 0});
     }
 }

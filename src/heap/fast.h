@@ -34,19 +34,21 @@ FIRN_INLINE void *heap_alloc_fast(size_t size, uintptr_t site) {
         return heap_alloc_slow(size, site);
     }
     uintptr_t address = cache_take(e, top, entry);
-    slot_on_alloc((void *)address, FIRN_ROOT.classes[class_index].bytes, FIRN_ROOT.slot_key);
-    return (void *)address;
+    size_t slot_bytes = e->slot_bytes;
+    size_t before_bytes = entry >> ENTRY_SLOT_SHIFT != 0 ? slot_bytes : 0;
+    return slot_issue(address, slot_bytes, before_bytes, (entry & ENTRY_VIRGIN) != 0, site);
 }
 
-// Puts a slot that was just freed into circulation where room or noise is missing. Any thread with
-// a cache of its own. Keeps errno.
-void heap_circulate_slow(struct cache *c, uintptr_t at, uint64_t entry);
+// Puts a slot that was just freed into circulation where room or noise is missing, and retires it.
+// Any thread with a cache of its own. Keeps errno.
+void heap_retire_slow(struct cache *c, uintptr_t at, uint64_t entry, const char *api,
+                      uintptr_t site);
 
 // Frees `p` if this thread owns its span and nothing is wrong; false (and nothing done) otherwise. Any
 // pointer, NULL too. What it calls it calls last, so that it needs no stack frame. With `pending` 0,
 // also false when other threads' frees wait in the span; with UINT64_MAX the caller knows that `p` is
-// not one of them.
-FIRN_INLINE bool heap_free_owned(void *p, uint64_t pending) {
+// not one of them. `api` and `site`: for the report of a broken canary.
+FIRN_INLINE bool heap_free_owned(void *p, uint64_t pending, const char *api, uintptr_t site) {
     uintptr_t address = (uintptr_t)p;
     struct cache *c = firn_cache;
     uintptr_t at = cache_cell_at(c, address);
@@ -76,28 +78,27 @@ FIRN_INLINE bool heap_free_owned(void *p, uint64_t pending) {
         return false;
     }
     atomic_store_explicit(w, live, memory_order_relaxed);
-    if (slot_on_free(p, FIRN_ROOT.classes[root_cell_class((unsigned)(at >> CELL_LINE_SHIFT))].bytes,
-                     FIRN_ROOT.slot_key)) {
-        uint64_t entry = cache_entry(address, slot);
-        uint64_t *top = e->top;
-        const uint8_t *noise_at = c->noise_at;
-        uint64_t noise = FIRN_OPAQUE((uint64_t)*noise_at);
-        if (FIRN_LIKELY(*top != VECTOR_END) && FIRN_LIKELY(noise != 0)) {
-            c->noise_at = noise_at + 1;
-            cache_push(c, at, top, noise, entry);
-        } else {
-            heap_circulate_slow(c, at, entry);
-        }
+    uint64_t entry = cache_entry(address, slot);
+    uint64_t *top = e->top;
+    const uint8_t *noise_at = c->noise_at;
+    uint64_t noise = FIRN_OPAQUE((uint64_t)*noise_at);
+    if (FIRN_LIKELY(*top != VECTOR_END) && FIRN_LIKELY(noise != 0)) {
+        c->noise_at = noise_at + 1;
+        cache_push(c, at, top, noise, entry);
+        size_t slot_bytes = e->slot_bytes;
+        slot_retire(address, slot_bytes, slot != 0 ? slot_bytes : 0, api, site);
+    } else {
+        heap_retire_slow(c, at, entry, api, site);
     }
     return true;
 }
 
-FIRN_INLINE bool heap_free_local(void *p) {
-    return heap_free_owned(p, 0);
+FIRN_INLINE bool heap_free_local(void *p, const char *api, uintptr_t site) {
+    return heap_free_owned(p, 0, api, site);
 }
 
 FIRN_INLINE void heap_free_fast(void *p, uintptr_t site) {
-    if (FIRN_UNLIKELY(!heap_free_local(p))) {
+    if (FIRN_UNLIKELY(!heap_free_local(p, "free", site))) {
         heap_free_plain_slow(p, site);
     }
 }

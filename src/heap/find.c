@@ -1,6 +1,7 @@
 #include "src/heap/find.h"
 
 #include "hardening/sample.h"
+#include "hardening/slot.h"
 #include "src/cache/cache.h"
 #include "src/span/region.h"
 
@@ -31,6 +32,9 @@ static void find_slot(uintptr_t address, struct found *out) {
         out->kind = FOUND_SLOT;
         out->span = s;
         out->slot = slot;
+        if (!slot_is_whole(s, slot, &out->id, &out->what)) {
+            out->kind = FOUND_BAD;
+        }
     } else if (cache_is_virgin(s, address)) {
         bad(out, FATAL_NEVER_ALLOCATED, "slot was never handed out");
     } else {

@@ -33,14 +33,20 @@ static void *alloc_large(size_t size, size_t align, bool *is_zero) {
     return p != NULL || !heap_trim() ? p : large_alloc(size, align, is_zero);
 }
 
-// The next slot of a cell, 0 when there is neither one nor memory for one.
-static uintptr_t take_slot(struct cache *c, unsigned cell) {
+// The next slot of a cell, NULL when there is neither one nor memory for one.
+static void *take_slot(struct cache *c, unsigned cell, uintptr_t site) {
     struct cache_cell *e = &c->cells[cell];
     uint64_t entry = cache_peek(e->top);
     if (entry == 0 && cache_refill(c, cell)) {
         entry = cache_peek(e->top);
     }
-    return entry != 0 ? cache_take(e, e->top, entry) : 0;
+    if (entry == 0) {
+        return NULL;
+    }
+    uintptr_t address = cache_take(e, e->top, entry);
+    size_t slot_bytes = e->slot_bytes;
+    size_t before_bytes = entry >> ENTRY_SLOT_SHIFT != 0 ? slot_bytes : 0;
+    return slot_issue(address, slot_bytes, before_bytes, (entry & ENTRY_VIRGIN) != 0, site);
 }
 
 // A guarded sample instead of a slot. `frame` is of the slow path that was called: what stands there
@@ -69,11 +75,9 @@ FIRN_COLD static void *alloc_larger(struct cache *c, unsigned class_index, size_
     while (++class_index < SIZE_CLASSES) {
         unsigned cell = root_cell(class_index, partition);
         if (FIRN_ROOT.classes[class_index].bytes % align == 0) {
-            uintptr_t address = take_slot(c, cell);
-            if (address != 0) {
-                slot_on_alloc((void *)address, FIRN_ROOT.classes[class_index].bytes,
-                              FIRN_ROOT.slot_key);
-                return (void *)address;
+            void *p = take_slot(c, cell, site);
+            if (p != NULL) {
+                return p;
             }
             if (!firn_regions[cell].is_exhausted) {
                 return fail();
@@ -92,18 +96,14 @@ static void *alloc_class(unsigned class_index, size_t align, uintptr_t site) {
     }
     upkeep_tick(c);
     unsigned cell = root_cell(class_index, partition_of(site, c->site_key));
-    uintptr_t address = take_slot(c, cell);
-    if (FIRN_UNLIKELY(address == 0) && firn_regions[cell].is_exhausted) {
+    void *p = take_slot(c, cell, site);
+    if (FIRN_UNLIKELY(p == NULL) && firn_regions[cell].is_exhausted) {
         return alloc_larger(c, class_index, align, site);
     }
-    if (FIRN_UNLIKELY(address == 0) && heap_trim()) {
-        address = take_slot(c, cell);
+    if (FIRN_UNLIKELY(p == NULL) && heap_trim()) {
+        p = take_slot(c, cell, site);
     }
-    if (FIRN_UNLIKELY(address == 0)) {
-        return fail();
-    }
-    slot_on_alloc((void *)address, FIRN_ROOT.classes[class_index].bytes, FIRN_ROOT.slot_key);
-    return (void *)address;
+    return FIRN_LIKELY(p != NULL) ? p : fail();
 }
 
 FIRN_NOINLINE void *heap_alloc_slow(size_t size, uintptr_t site) {
@@ -132,12 +132,14 @@ void *heap_alloc_zeroed(size_t size, uintptr_t site) {
     if (size > PTRDIFF_MAX) {
         return fail();
     }
-    bool is_zero = false;
+    bool is_zero;
     void *p;
     if (size > SMALL_MAX - FIRN_SLOT_EXTRA) {
         p = alloc_large(size, FIRN_PAGE, &is_zero);
     } else {
         p = heap_alloc_fast(size, site);
+        // A slot was found to be so; what stands in for one (a sample, a run of pages) may not be.
+        is_zero = FIRN_VERIFY && (uintptr_t)p - FIRN_ROOT.small_base < FIRN_ROOT.small_bytes;
     }
     if (p != NULL && !is_zero) {
         memset(p, 0, size);
@@ -190,10 +192,11 @@ static void free_slot(void *p, struct found *f, const struct heap_call *call) {
     // way, or its thread stayed in the parent of this process, and then nobody else will take it.
     remote_drain(c);
     remote_settle(c, f->span);
-    FIRN_ENSURE(heap_free_owned(p, UINT64_MAX));
+    FIRN_ENSURE(heap_free_owned(p, UINT64_MAX, call->api, call->site));
 }
 
-FIRN_COLD void heap_circulate_slow(struct cache *c, uintptr_t at, uint64_t entry) {
+FIRN_COLD void heap_retire_slow(struct cache *c, uintptr_t at, uint64_t entry, const char *api,
+                                uintptr_t site) {
     int saved = errno;
     life_check_fork();
     unsigned cell = (unsigned)(at >> CELL_LINE_SHIFT);
@@ -207,7 +210,20 @@ FIRN_COLD void heap_circulate_slow(struct cache *c, uintptr_t at, uint64_t entry
     if (FIRN_UNLIKELY(c->samples_due != 0)) {
         cache_pause(c, cell);
     }
+    size_t slot_bytes = e->slot_bytes;
+    bool is_first = entry >> ENTRY_SLOT_SHIFT == 0;
+    slot_retire(entry & ENTRY_ADDRESS, slot_bytes, is_first ? 0 : slot_bytes, api, site);
     errno = saved;
+}
+
+// A broken canary is often found on the fast path, which does not keep the size: it is never shown.
+FIRN_NORETURN static void report_free(void *p, const struct found *f,
+                                      const struct heap_call *call) {
+    struct heap_call shown = *call;
+    if (f->id == FATAL_OVERFLOW || f->id == FATAL_UNDERFLOW) {
+        shown.size = FATAL_SIZE_UNKNOWN;
+    }
+    find_report(p, f, &shown);
 }
 
 FIRN_NOINLINE void heap_free_slow(void *p, const struct heap_call *call) {
@@ -231,7 +247,7 @@ FIRN_NOINLINE void heap_free_slow(void *p, const struct heap_call *call) {
         find_describe_sample(sample_free((uintptr_t)p, call->api, &from), &f);
     }
     if (f.kind == FOUND_BAD) {
-        find_report(p, &f, call);
+        report_free(p, &f, call);
     }
     errno = saved;
 }
@@ -295,7 +311,7 @@ void heap_free_sized(void *p, const struct heap_call *call) {
             report_bad(p, &f, FATAL_SIZE_MISMATCH, mismatch_phrase(&f, expected), call);
         }
     }
-    if (FIRN_UNLIKELY(!heap_free_local(p))) {
+    if (FIRN_UNLIKELY(!heap_free_local(p, call->api, call->site))) {
         heap_free_slow(p, call);
     }
 }

@@ -1,6 +1,7 @@
 #include "src/heap/life.h"
 
 #include "hardening/link.h"
+#include "hardening/slot.h"
 #include "mesh/mesh.h"
 #include "src/base/fatal.h"
 #include "src/base/text.h"
@@ -140,8 +141,13 @@ static bool is_dead(const struct cache *c) {
     return atomic_load_explicit(&c->is_dead, memory_order_relaxed);
 }
 
+// Then it has served its purpose.
 static bool is_link_whole(const struct span *s, unsigned slot, uintptr_t address) {
-    return link_decode(link_load(address), address, s->secret) == (int)slot;
+    bool is_whole = link_decode(link_load(address), address, s->secret) == (int)slot;
+    if (FIRN_WIPE && is_whole) {
+        link_store(address, 0);
+    }
+    return is_whole;
 }
 
 static uint32_t capability_mask(void) {
@@ -168,6 +174,7 @@ static bool start_parts(void) {
     large.base += half;
     large.bytes -= half;
     large_start(&large);
+    slot_start();
     central_set_hooks(is_dead, FIRN_SAFE_LINK ? is_link_whole : NULL);
     _Atomic uint32_t *page = arena_alloc(FIRN_PAGE, FIRN_PAGE);
     if (page != NULL && map_wipe_on_fork((uintptr_t)page, FIRN_PAGE)) {

@@ -61,10 +61,13 @@ static void text_position(struct text *t, enum fatal_id id, uintptr_t address, c
     text_str(t, ", partition ");
     text_dec(t, root_cell_partition(s->cell));
     text_char(t, '\n');
+    bool is_canary = id == FATAL_OVERFLOW || id == FATAL_UNDERFLOW;
     text_str(t, "firn:   state: ");
-    // Its bits have changed already when the tag is looked at.
-    text_str(t, id == FATAL_CORRUPT_LINK ? "freed by another thread, being taken back"
-                                         : slot_state(s, slot));
+    // Its bits have changed already when the slot is looked at.
+    text_str(t, id == FATAL_CORRUPT_LINK       ? "freed by another thread, being taken back"
+                : id == FATAL_WRITE_AFTER_FREE ? "free, being handed out again"
+                : is_canary                    ? "live, as far as the caller knows"
+                                               : slot_state(s, slot));
     text_str(t, "; span of ");
     text_str(t, span_owner(s));
     text_str(t, " with ");

@@ -94,6 +94,8 @@ bool root_start(void) {
     random_seed_bytes(&site_key, sizeof site_key);
     atomic_store_explicit(&FIRN_ROOT.site_key, site_key | 1, memory_order_relaxed);
     random_seed_bytes(&FIRN_ROOT.slot_key, sizeof FIRN_ROOT.slot_key);
+    random_seed_bytes(&FIRN_ROOT.slot_factor, sizeof FIRN_ROOT.slot_factor);
+    FIRN_ROOT.slot_factor |= 1;
     random_seed_bytes(&FIRN_ROOT.colour, sizeof FIRN_ROOT.colour);
     describe_classes();
     return true;

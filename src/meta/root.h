@@ -49,7 +49,13 @@ struct root {
     // Odd; salts the hash of call sites. 0 before start. Relaxed: a thread may look while another
     // one starts the heap; whatever it sees, its own cache is still empty.
     _Atomic uint64_t site_key;
-    uint64_t slot_key;       // keys what hardening writes into slots
+    uint64_t slot_key;    // keys what hardening writes into slots
+    uint64_t slot_factor; // odd; likewise
+    // hardening/slot.h says what they do; which ones depends on the processor.
+    void *(*slot_issue)(uintptr_t address, size_t slot_bytes, size_t before_bytes, bool is_virgin,
+                        uintptr_t site);
+    void (*slot_retire)(uintptr_t address, size_t slot_bytes, size_t before_bytes, const char *api,
+                        uintptr_t site);
     struct reservation data; // cells, then the large region
     struct reservation meta; // descriptors
     _Alignas(64) struct class_info classes[SIZE_CLASSES];

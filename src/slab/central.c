@@ -385,6 +385,7 @@ void central_after_fork(bool in_child, bool must_rebuild) {
 static void orphan(struct span *s) {
     const struct class_info *c = span_class(s);
     span_set_owner(s, NULL, 0);
+    s->is_torn = true;
     s->free_count = 0;
     for (unsigned w = 0; w < SPAN_WORDS; w++) {
         uint64_t live = atomic_load_explicit(&s->live[w], memory_order_relaxed) &

@@ -17,6 +17,7 @@ void span_set_up(struct span *s, unsigned cell, uint64_t secret) {
     s->secret = secret;
     s->free_count = (uint16_t)c->slots;
     s->bucket = 0;
+    // is_torn stays: what it says about free slots is still so.
     list_init(&s->links);
     for (unsigned w = 0; w < SPAN_WORDS; w++) {
         s->free[w] = span_word_mask(c, w);

@@ -58,7 +58,7 @@ struct span {
     _Atomic uint8_t state; // enum span_state
     uint8_t bucket;        // the list by occupancy it is on
     uint8_t mesh;          // enum span_mesh; of whoever may write `free`
-    uint8_t padding[1];
+    bool is_torn;          // recovered in a forked child: slots as their dead owner left them
     // Line 1: other threads'. Who frees what another thread owns touches no other line to do so.
     _Atomic uint64_t remote[SPAN_WORDS];
     // Low half: the owner's number, 0 when central. High half, *pending*: firn_span_mark when on the

@@ -5,6 +5,7 @@
 // Sizes are chosen so that the class is the same at every level: 260 bytes lie in class 288 and
 // 1,100 in class 1280 with or without some room for a canary.
 #include "tests/death/misuse.h"
+#include "tests/death/damage.h"
 #include "tests/death/double_free.h"
 
 // ---- interior and misaligned pointers ----
@@ -381,6 +382,7 @@ static void harness_writes_in_pieces(void) {
 }
 
 #define SCENARIO(name, slug, api, class_name, size, found) {#name, name},
+#define SCENARIO_FROM(level, name, slug, api, class_name, size, found) {#name, name},
 
 static const struct {
     const char *name;
@@ -388,6 +390,7 @@ static const struct {
 } scenarios[] = {
 #include "tests/death/misuse.def"
 #undef SCENARIO
+#undef SCENARIO_FROM
 };
 enum { SCENARIOS = sizeof(scenarios) / sizeof(scenarios[0]) };
 

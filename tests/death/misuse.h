@@ -44,7 +44,8 @@ static void *aim(void *p) {
     return p;
 }
 
-static void *small_block(void) {
+// All from one place in the program: blocks of different ones share no slots.
+static __attribute__((noinline)) void *small_block(void) {
     char *p = malloc(SMALL);
     memset(p, 's', SMALL);
     return p;

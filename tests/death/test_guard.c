@@ -17,7 +17,7 @@ enum { BLOCKS = 4000, STEP = 64 };
 
 static const struct {
     size_t size, span_bytes;
-} cases[] = {{16, 4 << 10}, {100, 32 << 10}, {1000, 128 << 10}, {20000, 128 << 10}};
+} cases[] = {{8, 4 << 10}, {100, 32 << 10}, {1000, 128 << 10}, {20000, 128 << 10}};
 enum { CASES = sizeof(cases) / sizeof(cases[0]) };
 
 // Spans of which one is a fence.

@@ -29,6 +29,7 @@ void remote_set_up(void) {
 }
 
 static void step_1_tag(struct freeing *f) {
+    slot_wipe((uintptr_t)f->p, span_class(small_span(f->p))->bytes);
     if (FIRN_SAFE_LINK) {
         link_store((uintptr_t)f->p,
                    link_encode(small_slot(f->p), (uintptr_t)f->p, small_span(f->p)->secret));

@@ -44,8 +44,12 @@ unsigned small_slot(const void *p) {
     return span_slot(class_of(p), offset_of(p));
 }
 
+unsigned small_class(size_t size) {
+    return size_class_of(size + FIRN_SLOT_EXTRA);
+}
+
 unsigned small_cell(size_t size, uintptr_t site) {
-    return root_cell(size_class_of(size), partition_of(site, FIRN_ROOT.site_key));
+    return root_cell(small_class(size), partition_of(site, FIRN_ROOT.site_key));
 }
 
 bool small_run(void (*body)(void *), void *context) {

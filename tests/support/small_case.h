@@ -2,6 +2,7 @@
 #ifndef FIRN_TESTS_SMALL_CASE_H
 #define FIRN_TESTS_SMALL_CASE_H
 
+#include "hardening/slot.h"
 #include "src/cache/cache.h"
 
 #include <stdbool.h>
@@ -24,6 +25,11 @@ void small_check(void);
 // The span of a small block, and the slot it is in.
 struct span *small_span(const void *p);
 unsigned small_slot(const void *p);
+// The class of blocks of `size` bytes: there is room for a canary, too. The largest size that fits
+// slots of so many bytes, and small slots at all.
+unsigned small_class(size_t size);
+#define SMALL_FIT(slot_bytes) ((slot_bytes)-FIRN_SLOT_EXTRA)
+#define SMALL_MOST SMALL_FIT((size_t)SMALL_MAX)
 // The cell of blocks of `size` bytes allocated at `site`.
 unsigned small_cell(size_t size, uintptr_t site);
 

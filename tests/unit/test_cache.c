@@ -87,8 +87,8 @@ static void flushing_gives_everything_to_central(void **state) {
     for (unsigned i = 0; i < SIZE_CLASSES; i++) {
         struct central_stats stats;
         central_stats(i, &stats);
-        assert_int_equal(stats.live, i == size_class_of(64));
-        assert_int_equal(stats.active_spans, i == size_class_of(64));
+        assert_int_equal(stats.live, i == small_class(64));
+        assert_int_equal(stats.active_spans, i == small_class(64));
     }
     // The span that stays has all its slots free but the live one.
     const struct span *s = small_span((void *)keep);
@@ -124,7 +124,7 @@ static void memory_is_used_again(void **state) {
 // pass. Where vectors hold 256 slots in random order it is 0.8 %.
 static void count_neighbours(size_t size, bool is_churning) {
     static uintptr_t have[DRAWS];
-    uint32_t bytes = FIRN_ROOT.classes[size_class_of(size)].bytes;
+    uint32_t bytes = FIRN_ROOT.classes[small_class(size)].bytes;
     unsigned neighbours = 0;
     for (unsigned i = 0; i < DRAWS; i++) {
         have[i] = get(size);
@@ -160,9 +160,9 @@ static void not_even_in_small_vectors(void **state) {
     for (unsigned i = 0; i < THREADS; i++) {
         assert_non_null(small_attach());
         for (unsigned c = 0; c < CLASSES; c++) {
-            uintptr_t last = get(size_class_bytes(c));
+            uintptr_t last = get(SMALL_FIT(size_class_bytes(c)));
             for (unsigned k = 1; k < FIRST; k++) {
-                uintptr_t next = get(size_class_bytes(c));
+                uintptr_t next = get(SMALL_FIT(size_class_bytes(c)));
                 uintptr_t gap = next > last ? next - last : last - next;
                 neighbours += gap == size_class_bytes(c);
                 last = next;
@@ -203,10 +203,10 @@ static void a_freed_slot_is_not_next(void **state) {
 static void nor_where_slots_are_large(void **state) {
     (void)state;
     for (unsigned c = 0; c < SIZE_CLASSES; c++) {
-        uintptr_t last = get(size_class_bytes(c));
+        uintptr_t last = get(SMALL_FIT(size_class_bytes(c)));
         for (unsigned k = 0; k < 500; k++) {
             put(last);
-            uintptr_t next = get(size_class_bytes(c));
+            uintptr_t next = get(SMALL_FIT(size_class_bytes(c)));
             assert_true(next != last);
             last = next;
         }
@@ -342,7 +342,7 @@ static void virgin_slots_are_known(void **state) {
     (void)state;
     enum { SIZE = 48, FRESH_SITE = 0x404000 };
     // A cache of its own gets fresh spans, all of whose slots but one are virgin.
-    uintptr_t p = (uintptr_t)heap_alloc(SIZE, FRESH_SITE);
+    uintptr_t p = (uintptr_t)heap_alloc(SMALL_FIT(SIZE), FRESH_SITE);
     const struct span *s = small_span((void *)p);
     unsigned slots = span_class(s)->slots, virgin = 0;
     for (unsigned slot = 0; slot < slots; slot++) {

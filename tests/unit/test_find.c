@@ -14,7 +14,7 @@
 #include <cmocka.h>
 
 static const uintptr_t site = 0x405000;
-static const size_t small_sizes[] = {1, 16, 48, 64, 100, 1024, 1280, 5000, 32768};
+static const size_t small_sizes[] = {1, 16, 48, 64, 100, 1024, 1272, 5000, 32760};
 static const size_t large_sizes[] = {32769, 65536, 100000, 3 << 20};
 enum { SMALL = sizeof small_sizes / sizeof *small_sizes };
 enum { LARGE = sizeof large_sizes / sizeof *large_sizes };
@@ -45,7 +45,7 @@ static void live_slots_are_found(void **state) {
             assert_int_equal(f.kind, FOUND_SLOT);
             assert_ptr_equal(f.span, small_span(p));
             assert_int_equal(f.slot, small_slot(p));
-            assert_int_equal(f.class_bytes, size_class_bytes(size_class_of(small_sizes[i])));
+            assert_int_equal(f.class_bytes, size_class_bytes(small_class(small_sizes[i])));
         }
     }
 }
@@ -156,7 +156,7 @@ static void slots_freed_remotely(void **state) {
 static void slots_never_handed_out(void **state) {
     (void)state;
     enum { SIZE = 208, FRESH_SITE = 0x407000 }; // no other case uses this size
-    void *p = heap_alloc(SIZE, FRESH_SITE);
+    void *p = heap_alloc(SMALL_FIT(SIZE), FRESH_SITE);
     const struct span *s = small_span(p);
     for (unsigned where = 0; where < 3; where++) {
         for (unsigned slot = 0; slot < span_class(s)->slots; slot++) {
@@ -186,7 +186,7 @@ static void places_where_no_block_ever_was(void **state) {
     assert_int_equal(atomic_load(&firn_cell_limits[unused]), 0);
     assert_bad((void *)root_cell_base(unused), FATAL_NEVER_ALLOCATED);
     // The rest of a span behind its last slot: 131,072 is not a multiple of 1,280.
-    void *p = heap_alloc(1280, site);
+    void *p = heap_alloc(SMALL_FIT(1280), site);
     const struct span *s = small_span(p);
     uintptr_t end = span_base(s) + span_class(s)->slots * (uintptr_t)1280;
     assert_true(end < span_base(s) + span_class(s)->span_mask);
@@ -226,7 +226,7 @@ static void report(void *context) {
 static void a_report_names_call_address_class_and_size(void **state) {
     (void)state;
     char line[200];
-    void *p = heap_alloc(64, site);
+    void *p = heap_alloc(SMALL_FIT(64), site);
     snprintf(line, sizeof line,
              "firn: interior-pointer: some call(%p): class=64 size=77 found: pointer into the "
              "middle of a slot; expected: the start of a block; caller=",

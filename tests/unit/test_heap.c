@@ -141,7 +141,7 @@ static void check_all(void) {
             live[n++] = &blocks[i];
             bool is_large = (uintptr_t)blocks[i].p - FIRN_ROOT.small_base >= FIRN_ROOT.small_bytes;
             large += is_large;
-            small_bytes += is_large ? 0 : heap_usable(blocks[i].p, site);
+            small_bytes += is_large ? 0 : heap_usable(blocks[i].p, site) + FIRN_SLOT_EXTRA;
         }
     }
     qsort(live, n, sizeof *live, by_address);
@@ -282,9 +282,9 @@ static void free_mismatched(void *context) {
 static void wrong_sizes_are_found(void **state) {
     (void)state;
     static struct mismatch cases[] = {
-        {100, 50, 0},      {100, 113, 0},     {100, 0, 0},          {16, 17, 0},
+        {100, 50, 0},      {100, 113, 0},     {100, 0, 0},          {8, 17, 0},
         {100, 40000, 0},   {40000, 100, 0},   {40000, 40961, 0},    {40000, 36864, 0},
-        {32768, 32769, 0}, {100, 100, 65536}, {40000, SIZE_MAX, 0}, {100, SIZE_MAX - 1, 0},
+        {32760, 32769, 0}, {100, 100, 65536}, {40000, SIZE_MAX, 0}, {100, SIZE_MAX - 1, 0},
     };
     for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
         bool is_named = cases[i].named != FATAL_SIZE_UNKNOWN;
@@ -297,8 +297,8 @@ static void wrong_sizes_are_found(void **state) {
         }
     }
     // Any size of the class, or of the same number of pages, is right.
-    static struct mismatch right[] = {{100, 97, 0},      {100, 112, 0},     {0, 16, 0},
-                                      {40000, 36865, 0}, {40000, 40960, 0}, {128, 128, 64}};
+    static struct mismatch right[] = {{100, 97, 0},      {100, 104, 0},     {0, 8, 0},
+                                      {40000, 36865, 0}, {40000, 40960, 0}, {120, 120, 64}};
     for (unsigned i = 0; i < sizeof right / sizeof *right; i++) {
         assert_true(small_run(free_mismatched, &right[i]));
     }

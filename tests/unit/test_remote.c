@@ -304,7 +304,8 @@ static void free_all_after_exit(void *context) {
     small_act_as(t->freer);
     for (unsigned slot = 0; slot < span_class(t->span)->slots; slot++) {
         if (span_is_live(t->span, slot)) {
-            NEED(cache_free_remote(t->span, span_base(t->span) + slot * (uintptr_t)REMOTE_SIZE));
+            NEED(cache_free_remote(t->span, span_base(t->span) +
+                                                slot * (uintptr_t)span_class(t->span)->bytes));
         }
     }
     NEED(span_state(t->span) == SPAN_DIRTY);

@@ -37,7 +37,8 @@ static bool is_small(const void *p) {
 static void a_block_of_the_same_class_stays(void **state) {
     (void)state;
     for (unsigned c = 0; c < SIZE_CLASSES; c++) {
-        size_t most = size_class_bytes(c), least = c > 0 ? size_class_bytes(c - 1) + 1 : 1;
+        size_t most = SMALL_FIT(size_class_bytes(c));
+        size_t least = c > 0 ? SMALL_FIT(size_class_bytes(c - 1)) + 1 : 1;
         unsigned char *p = make(least);
         assert_ptr_equal(heap_resize(p, most, site), p);
         assert_kept(p, least);
@@ -50,7 +51,7 @@ static void a_block_of_the_same_class_stays(void **state) {
 static void a_block_of_another_class_moves(void **state) {
     (void)state;
     for (unsigned c = 0; c + 1 < SIZE_CLASSES; c++) {
-        size_t size = size_class_bytes(c);
+        size_t size = SMALL_FIT(size_class_bytes(c));
         unsigned char *p = make(size);
         unsigned char *q = heap_resize(p, size + 1, site);
         assert_non_null(q);
@@ -78,7 +79,7 @@ static void content_survives_every_way(void **state) {
             unsigned char *p = make(sizes[i]);
             unsigned char *q = heap_resize(p, sizes[k], site);
             assert_non_null(q);
-            assert_int_equal(is_small(q), sizes[k] <= SMALL_MAX);
+            assert_int_equal(is_small(q), sizes[k] <= SMALL_MOST);
             assert_true(heap_usable(q, site) >= sizes[k]);
             assert_kept(q, sizes[i] < sizes[k] ? sizes[i] : sizes[k]);
             memset(q, 0x11, heap_usable(q, site));

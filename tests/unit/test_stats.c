@@ -51,7 +51,7 @@ static void small_blocks_count_by_slot_size(void **state) {
     struct heap_stats before = now();
     for (unsigned i = 0; i < BLOCKS; i++) {
         p[i] = heap_alloc(i * 7, site);
-        bytes += size_class_bytes(size_class_of(i * 7));
+        bytes += size_class_bytes(small_class(i * 7));
         struct heap_stats s = now();
         assert_int_equal(s.small_live, before.small_live + i + 1);
         assert_int_equal(s.small_allocated, before.small_allocated + bytes);

@@ -157,7 +157,7 @@ static void purge_everything(void *context) {
     struct large_stats stats;
     (void)context;
     upkeep_set_delay(100000);
-    struct span *s[] = {empty_span(16), empty_span(SIZE), empty_span(32768)};
+    struct span *s[] = {empty_span(16), empty_span(SIZE), empty_span(32760)};
     heap_free(heap_alloc(LARGE_SIZE, site), site);
     NEED(upkeep_purge_all());
     for (unsigned i = 0; i < 3; i++) {

@@ -1,0 +1,267 @@
+// Blocks written past their ends, before their starts and after they were freed. Part of misuse.c.
+//
+// SMALL bytes lie in a slot of 288: 280 may be written, then comes the canary.
+#ifndef FIRN_TESTS_DEATH_DAMAGE_H
+#define FIRN_TESTS_DEATH_DAMAGE_H
+
+#include "tests/death/misuse.h"
+
+enum { SLOT = 288, ROOM = 280, HUGE_SLOT = 32768, CROWD = 3000 };
+
+// ---- overflow ----
+
+static void overflow_by_a_nul(void) {
+    char *p = aim(small_block());
+    p[ROOM] = '\0';
+    free(p);
+}
+
+static void overflow_by_a_bit(void) {
+    char *p = aim(small_block());
+    p[SLOT - 1] = (char)(p[SLOT - 1] ^ 64);
+    free(p);
+}
+
+static void overflow_by_a_string(void) {
+    char *p = aim(malloc(ROOM));
+    scribble(p, 'x', ROOM);
+    scribble(p + ROOM, '\0', 1);
+    free(p);
+}
+
+static void overflow_of_zeros(void) {
+    char *p = aim(small_block());
+    scribble(p + ROOM, 0, SLOT - ROOM);
+    free(p);
+}
+
+static void overflow_remote(void) {
+    char *p = aim(small_block());
+    p[ROOM] = '\0';
+    in_thread(free_it, p);
+}
+
+static void overflow_calloc(void) {
+    char *p = aim(calloc(ROOM / 8, 8));
+    p[ROOM] = '\0';
+    free(p);
+}
+
+static void overflow_aligned(void) {
+    char *p = aim(aligned_alloc(64, SMALL));
+    p[320 - 8] = '\0';
+    free(p);
+}
+
+static void overflow_tiny(void) {
+    char *p = aim(malloc(8));
+    p[8] = '\0';
+    free(p);
+}
+
+static void overflow_largest(void) {
+    char *p = aim(malloc(HUGE_SLOT - 8));
+    p[HUGE_SLOT - 8] = '\0';
+    free(p);
+}
+
+static void overflow_by_realloc(void) {
+    char *p = aim(small_block());
+    p[ROOM] = '\0';
+    char *q = realloc(p, 500);
+    (void)q;
+}
+
+static void overflow_by_realloc_in_place(void) {
+    char *p = aim(small_block());
+    p[ROOM] = '\0';
+    char *q = realloc(p, SMALL + 1);
+    (void)q;
+}
+
+static void overflow_by_usable_size(void) {
+    char *p = aim(small_block());
+    p[ROOM] = '\0';
+    malloc_usable_size(p);
+}
+
+static void overflow_by_free_sized(void) {
+    char *p = aim(small_block());
+    p[ROOM] = '\0';
+    free_sized(p, SMALL);
+}
+
+static void overflow_by_delete(void) {
+    char *p = aim(_Znwm(SMALL));
+    p[ROOM] = '\0';
+    _ZdlPv(p);
+}
+
+static void overflow_in_child(void) {
+    char *p = aim(small_block());
+    p[ROOM] = '\0';
+    const pid_t child = fork();
+    if (child == 0) {
+        free(p);
+        _exit(3);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    signal(SIGABRT, SIG_DFL);
+    raise(WIFSIGNALED(status) ? WTERMSIG(status) : SIGTERM);
+}
+
+// ---- from the other side ----
+
+// Two blocks beside each other.
+static void beside(char **left, char **right) {
+    static char *have[CROWD];
+    for (int i = 0; i < CROWD; i++) {
+        have[i] = small_block();
+        for (int k = 0; k < i; k++) {
+            if (have[i] - have[k] == SLOT || have[k] - have[i] == SLOT) {
+                const int is_right = have[i] > have[k];
+                *left = is_right ? have[k] : have[i];
+                *right = is_right ? have[i] : have[k];
+                return;
+            }
+        }
+    }
+    _exit(94);
+}
+
+static void underflow_by_one(void) {
+    char *p, *q;
+    beside(&p, &q);
+    q[-1] = '\0';
+    free(aim(q));
+}
+
+static void underflow_remote(void) {
+    char *p, *q;
+    beside(&p, &q);
+    q[-1] = '\0';
+    in_thread(free_it, aim(q));
+}
+
+static void underflow_beside_a_freed_block(void) {
+    char *p, *q;
+    beside(&p, &q);
+    free(p);
+    q[-1] = '\0';
+    free(aim(q));
+}
+
+static void underflow_by_realloc(void) {
+    char *p, *q;
+    beside(&p, &q);
+    q[-3] = '\0';
+    p = realloc(aim(q), 500);
+}
+
+static void underflow_of_the_next(void) {
+    char *p, *q;
+    beside(&p, &q);
+    q[-1] = '\0';
+    free(aim(p));
+}
+
+static void overflow_of_the_one_before(void) {
+    char *p, *q;
+    beside(&p, &q);
+    p[ROOM] = '\0';
+    free(aim(q));
+}
+
+// ---- writes after free ----
+
+// What was freed waits until others of its class are freed, or, if another thread freed it, until its
+// owner needs more.
+static void use_again(void) {
+    for (int i = 0; i < 100000; i++) {
+        char *p = small_block();
+        small_block();
+        free(p);
+    }
+}
+
+static void stale_first_byte(void) {
+    char *p = aim(small_block());
+    free(p);
+    p[0] = 'x';
+    use_again();
+}
+
+static void stale_pointer(void) {
+    char *p = aim(small_block());
+    free(p);
+    *(char *volatile *)(void *)(p + 16) = p + 1;
+    use_again();
+}
+
+static void stale_last_byte(void) {
+    char *p = aim(small_block());
+    free(p);
+    p[ROOM - 1] = 'x';
+    use_again();
+}
+
+static void stale_canary(void) {
+    char *p = aim(small_block());
+    free(p);
+    p[ROOM] = '\0';
+    for (int i = 0; i < 100000; i++) {
+        char *q = small_block();
+        if (q != p + SLOT) { // which would notice it, too
+            free(q);
+        }
+    }
+}
+
+static void stale_remote(void) {
+    char *p = aim(small_block());
+    in_thread(free_it, p);
+    p[8] = 'x';
+    use_again();
+}
+
+static void stale_in_child(void) {
+    char *p = aim(small_block());
+    free(p);
+    p[77] = 'x';
+    const pid_t child = fork();
+    if (child == 0) {
+        use_again();
+        _exit(3);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    signal(SIGABRT, SIG_DFL);
+    raise(WIFSIGNALED(status) ? WTERMSIG(status) : SIGTERM);
+}
+
+static void stale_tiny(void) {
+    char *p = NULL;
+    for (int i = 0; i < 100000; i++) {
+        char *q = malloc(8);
+        free(q);
+        if (i == 0) {
+            p = aim(q);
+            p[7] = 1;
+        }
+    }
+}
+
+static void stale_huge(void) {
+    char *p = NULL;
+    for (int i = 0; i < 3000; i++) {
+        char *q = malloc(HUGE_SLOT - 8);
+        free(q);
+        if (i == 0) {
+            p = aim(q);
+            p[20001] = 1;
+        }
+    }
+}
+
+#endif
