@@ -32,9 +32,6 @@ static void find_slot(uintptr_t address, struct found *out) {
         out->kind = FOUND_SLOT;
         out->span = s;
         out->slot = slot;
-        if (!slot_is_whole(s, slot, &out->id, &out->what)) {
-            out->kind = FOUND_BAD;
-        }
     } else if (cache_is_virgin(s, address)) {
         bad(out, FATAL_NEVER_ALLOCATED, "slot was never handed out");
     } else {
@@ -91,6 +88,12 @@ void find_pointer(const void *p, struct found *out) {
     }
     if (kind != LARGE_FOREIGN && address % 16 != 0) {
         bad(out, FATAL_MISALIGNED_POINTER, "address is not a multiple of 16");
+    }
+}
+
+void find_check(struct found *f) {
+    if (f->kind == FOUND_SLOT && !slot_is_whole(f->span, f->slot, &f->id, &f->what)) {
+        f->kind = FOUND_BAD;
     }
 }
 

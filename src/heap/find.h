@@ -25,6 +25,9 @@ struct found {
 };
 
 void find_pointer(const void *p, struct found *out);
+// P-CANARY: a live slot whose canary, or the one before it, is broken becomes FOUND_BAD. Not part of the
+// above: programs that ask for the usable size ask it of every block, and would wait for more memory.
+void find_check(struct found *f);
 // Misuse of `p`, as `found` says.
 FIRN_NORETURN void find_report(const void *p, const struct found *found,
                                const struct heap_call *call);

@@ -235,6 +235,7 @@ FIRN_NOINLINE void heap_free_slow(void *p, const struct heap_call *call) {
     life_check_fork();
     struct found f;
     find_pointer(p, &f);
+    find_check(&f);
     if (f.kind == FOUND_LARGE) {
         find_describe_large(large_free((uintptr_t)p, &f.block), &f);
         if (firn_cache != &firn_empty_cache) { // which all threads share

@@ -31,6 +31,7 @@ void *heap_resize_as(void *p, const struct heap_call *call) {
     uintptr_t site = call->site;
     struct found f;
     find_pointer(p, &f);
+    find_check(&f);
     if (f.kind == FOUND_BAD) {
         find_report(p, &f, call);
     }

@@ -79,12 +79,6 @@ static void overflow_by_realloc_in_place(void) {
     (void)q;
 }
 
-static void overflow_by_usable_size(void) {
-    char *p = aim(small_block());
-    p[ROOM] = '\0';
-    malloc_usable_size(p);
-}
-
 static void overflow_by_free_sized(void) {
     char *p = aim(small_block());
     p[ROOM] = '\0';
