@@ -85,7 +85,7 @@ FIRN_COLD static void retire_slowly(uintptr_t address, size_t slot_bytes, const 
 
 // The slot's own canary is 0 when it is handed out for the first time since its page was fresh. Then the
 // slot before may never have been, and gets its canary now: else a zero written there would change
-// nothing, and not be noticed. (Where it has one this changes nothing: another thread may look.)
+// nothing, and not be noticed. Where it has one, whole or broken, that stays.
 FIRN_INLINE void *arm(uintptr_t address, size_t slot_bytes, size_t before_bytes, bool is_as_left,
                       uintptr_t site) {
     uint64_t right = FIRN_CANARY ? canary_of(address) : 0;
@@ -95,7 +95,7 @@ FIRN_INLINE void *arm(uintptr_t address, size_t slot_bytes, size_t before_bytes,
     }
     if (FIRN_CANARY) {
         canary_store(address, slot_bytes, right);
-        if (FIRN_UNLIKELY(word == 0)) {
+        if (FIRN_UNLIKELY(word == 0) && canary_load(address - before_bytes, slot_bytes) == 0) {
             canary_store(address - before_bytes, slot_bytes, canary_of(address - before_bytes));
         }
     }
