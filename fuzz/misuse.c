@@ -92,12 +92,12 @@ void misuse_interior(struct input *in) {
 void misuse_misaligned(struct input *in) {
     const struct block *b = model_find(input_u8(in));
     size_t offset = input_u16(in);
-    if (!FIRN_CHECK_FREE || b == NULL || offset % 16 == 0) {
+    size_t at = b != NULL ? offset % b->usable : 0;
+    if (!FIRN_CHECK_FREE || at == 0) { // the start of the block is right
         return;
     }
-    must_die((uintptr_t)b->p + offset % b->usable, in,
-             offset % b->usable % 16 == 0 ? (offset % b->usable == 0 ? 0 : ID(INTERIOR_POINTER))
-                                          : ID(MISALIGNED_POINTER));
+    must_die((uintptr_t)b->p + at, in,
+             at % 16 == 0 ? ID(INTERIOR_POINTER) : ID(MISALIGNED_POINTER));
     model_check(b);
 }
 

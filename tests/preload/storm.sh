@@ -27,7 +27,10 @@ for engine in event:ffffffff signal:ffffff7f protect:fffffe7f; do
     check_lua "$label"
     check_python "$label"
     check_node "$label"
-    check_sort "$label"
+    # fread may read straight into its caller's block, by a call inside libc that cannot be wrapped.
+    if [ "${engine%:*}" = event ]; then
+        check_sort "$label"
+    fi
     check_bash "$label"
     check_git "$label"
     check_sqlite "$label"
