@@ -2,7 +2,7 @@
 //
 // A block of up to a page lies on the first of them, against its start or its end, so that the guards
 // beside it stay from one use of the slot to the next and only that page is opened and closed: two
-// system calls a sample. A larger block begins or ends likewise; its slot is cut anew if it was cut
+// system calls a sample, or none while many are freed. A larger block begins or ends likewise; its slot is cut anew if it was cut
 // for another number of pages.
 #include "hardening/sample.h"
 
@@ -12,8 +12,8 @@
 #include "src/meta/arena.h"
 #include "src/meta/size_class.h"
 #include "src/os/caps.h"
+#include "src/os/clock.h"
 #include "src/os/map.h"
-#include "src/os/sys.h"
 #include "src/os/walk.h"
 #include "src/os/watch.h"
 
@@ -21,8 +21,9 @@
 #include <string.h>
 
 enum {
-    RIM_BYTES = 128, // on each side of a block: filled, and checked when it is freed
-    WATCH_EVERY = 16 // samples: looks whether the program has taken its handler away again
+    RIM_BYTES = 128,       // on each side of a block: filled, and checked when it is freed
+    WATCH_EVERY = 16,      // samples: looks whether the program has taken its handler away again
+    CLOSE_MOST_NS = 100000 // what closing is taken to cost at most
 };
 
 enum sample_state {
@@ -42,15 +43,20 @@ struct sample {
 };
 
 uint32_t firn_sample_rate = FIRN_SAMPLE_RATE;
+uint32_t firn_sample_share = SAMPLE_SHARE;
 _Atomic uintptr_t firn_sample_base;
 
 static struct sample *samples;
 static _Atomic uint32_t pool_state; // 0 not made, 1 being made, 2 there, 3 impossible
 static _Atomic uint64_t frees;      // frees so far: the clock of freed_at
-// When a slot that can be taken was freed, plus 1; 0: never used. UNTAKABLE: in use, or damaged. Apart
-// from the slots, so that looking for one touches little.
+// When a slot that can be taken was freed, plus 1; 0: never used. In the lowest byte how many pages of it
+// are still open. UNTAKABLE: in use, or damaged. Apart from the slots, so that looking for one touches
+// little.
 static _Atomic uint64_t freed_at[SAMPLE_SLOTS];
 #define UNTAKABLE UINT64_MAX
+enum { FREED_SHIFT = 8, FREED_PAGES = 255 };
+static _Atomic uint64_t next_close_ns; // nothing is closed before
+static _Atomic uint64_t closed_until;  // what was freed before that is closed by sample_close
 static _Atomic size_t live_count, live_bytes;
 static _Atomic uint32_t made; // samples so far
 
@@ -166,25 +172,40 @@ static uintptr_t body_of(const struct sample *s) {
     return firn_sample_base + (uintptr_t)(s - samples) * SAMPLE_STRIDE + FIRN_PAGE;
 }
 
-// The slot that has been free for longest, now SAMPLE_BUSY; NULL when all are in use.
-static struct sample *take_slot(void) {
-    unsigned best = 0;
-    uint64_t best_time = UNTAKABLE;
+// Takes a free slot for whoever sees `word` in its place. acquire: pairs with the release in put_back.
+static bool claim(unsigned i, uint64_t word) {
+    return atomic_compare_exchange_strong_explicit(&freed_at[i], &word, UNTAKABLE,
+                                                   memory_order_acquire, memory_order_relaxed);
+}
+
+// A slot for `pages` pages, now SAMPLE_BUSY, and how many of its pages are open; NULL when all are in
+// use. The one that has been closed for longest; where enough are open, the one that has been open
+// for longest, which costs no system call.
+static struct sample *take_slot(uint32_t pages, uint32_t *open_pages) {
+    enum { CLOSED, OPEN, OTHER, KINDS };
+    uint64_t oldest[KINDS] = {UNTAKABLE, UNTAKABLE, UNTAKABLE};
+    unsigned at[KINDS] = {0}, open = 0;
     for (unsigned i = 0; i < SAMPLE_SLOTS; i++) {
-        uint64_t time = atomic_load_explicit(&freed_at[i], memory_order_relaxed);
-        if (time < best_time) {
-            best = i;
-            best_time = time;
+        uint64_t word = atomic_load_explicit(&freed_at[i], memory_order_relaxed);
+        uint32_t n = word & FREED_PAGES;
+        unsigned kind = n == 0 ? CLOSED : n == pages ? OPEN : OTHER;
+        open += kind == OPEN;
+        if (word < oldest[kind]) {
+            oldest[kind] = word;
+            at[kind] = i;
         }
     }
-    // acquire: pairs with the release in put_back. Somebody was faster: no sample then.
-    if (best_time == UNTAKABLE ||
-        !atomic_compare_exchange_strong_explicit(&freed_at[best], &best_time, UNTAKABLE,
-                                                 memory_order_acquire, memory_order_relaxed)) {
+    unsigned kind = open >= SAMPLE_OPEN           ? OPEN
+                    : oldest[CLOSED] != UNTAKABLE ? CLOSED
+                    : open > 0                    ? OPEN
+                                                  : OTHER;
+    // Somebody was faster: no sample then.
+    if (oldest[kind] == UNTAKABLE || !claim(at[kind], oldest[kind])) {
         return NULL;
     }
-    atomic_store_explicit(&samples[best].state, SAMPLE_BUSY, memory_order_relaxed);
-    return &samples[best];
+    *open_pages = oldest[kind] & FREED_PAGES;
+    atomic_store_explicit(&samples[at[kind]].state, SAMPLE_BUSY, memory_order_relaxed);
+    return &samples[at[kind]];
 }
 
 // Puts the guards beside `pages` pages.
@@ -203,9 +224,9 @@ static bool cut(struct sample *s, uint32_t pages) {
     return true;
 }
 
-static bool prepare(struct sample *s, uint32_t pages) {
+static bool prepare(struct sample *s, uint32_t pages, bool is_open) {
     if (s->pages == pages) {
-        return map_unguard(body_of(s), pages * (size_t)FIRN_PAGE);
+        return is_open || map_unguard(body_of(s), pages * (size_t)FIRN_PAGE);
     }
     return cut(s, pages);
 }
@@ -213,7 +234,7 @@ static bool prepare(struct sample *s, uint32_t pages) {
 // ---- blocks -----------------------------------------------------------------------------------
 
 static void record(struct fatal_trace *trace, const struct sample_call *call) {
-    trace->thread = sys_thread_id();
+    trace->thread = call->thread;
     trace->pcs[0] = call->site;
     trace->count = 1;
     uintptr_t caller_fp;
@@ -258,6 +279,26 @@ static void check_rim(const struct sample *s, const char *api, uintptr_t site) {
     }
 }
 
+// What a free one that is open holds, from rim to rim. `s` is SAMPLE_BUSY.
+static void fill_open(const struct sample *s) {
+    struct rim rim = rim_of(s);
+    memset((void *)rim.low, s->filler, rim.high - rim.low);
+}
+
+static void check_open(const struct sample *s) {
+    struct fatal_info info = {
+        .api = firn_call.api != NULL ? firn_call.api : "malloc",
+        .address = s->object,
+        .caller = firn_call.site,
+    };
+    struct rim rim = rim_of(s);
+    for (uintptr_t at = rim.low; at < rim.high; at++) {
+        if (*(const uint8_t *)at != s->filler) {
+            report(s, at, false, &info);
+        }
+    }
+}
+
 // Right-aligned: whatever the alignment leaves between the block and the guard is filled, too.
 static void place(struct sample *s, size_t size, size_t align, struct random_stream *random) {
     uintptr_t body = body_of(s);
@@ -270,37 +311,46 @@ static void place(struct sample *s, size_t size, size_t align, struct random_str
     fill_rim(s);
 }
 
-// A slot whose guards could not be placed is not used again.
-static void put_back(struct sample *s, bool is_damaged) {
-    uint64_t now = atomic_fetch_add_explicit(&frees, 1, memory_order_relaxed) + 1;
+// For whoever takes it next; a slot whose guards could not be placed is not put back.
+static void put_back(struct sample *s, uint64_t freed, uint32_t open_pages) {
     atomic_store_explicit(&s->state, SAMPLE_FREE, memory_order_release);
-    if (!is_damaged) {
-        atomic_store_explicit(&freed_at[s - samples], now, memory_order_release);
+    if (freed != UNTAKABLE) {
+        atomic_store_explicit(&freed_at[s - samples], freed << FREED_SHIFT | open_pages,
+                              memory_order_release);
     }
+}
+
+static void issue(struct sample *s, size_t size, const struct sample_call *call) {
+    record(&s->allocated, call);
+    if (atomic_fetch_add_explicit(&made, 1, memory_order_relaxed) % WATCH_EVERY == 0) {
+        (void)!watch_install(look_at_fault);
+    }
+    atomic_fetch_add_explicit(&live_count, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&live_bytes, size, memory_order_relaxed);
+    atomic_store_explicit(&s->state, SAMPLE_LIVE, memory_order_release);
 }
 
 void *sample_alloc(size_t size, size_t align, struct random_stream *random,
                    const struct sample_call *call) {
     int saved = errno;
     void *p = NULL;
+    uint32_t open_pages = 0;
     size = size > 0 ? size : 1;
     uint32_t pages = (uint32_t)(align_up(size, FIRN_PAGE) >> FIRN_PAGE_SHIFT);
     bool is_possible = pages <= SAMPLE_PAGES && align <= FIRN_PAGE && has_pool();
-    struct sample *s = is_possible ? take_slot() : NULL;
-    if (s != NULL) {
-        if (prepare(s, pages)) {
-            place(s, size, align < 16 ? 16 : align, random);
-            record(&s->allocated, call);
-            if (atomic_fetch_add_explicit(&made, 1, memory_order_relaxed) % WATCH_EVERY == 0) {
-                (void)!watch_install(look_at_fault);
-            }
-            atomic_fetch_add_explicit(&live_count, 1, memory_order_relaxed);
-            atomic_fetch_add_explicit(&live_bytes, size, memory_order_relaxed);
-            atomic_store_explicit(&s->state, SAMPLE_LIVE, memory_order_release);
-            p = (void *)s->object;
-        } else {
-            put_back(s, true);
+    struct sample *s = is_possible ? take_slot(pages, &open_pages) : NULL;
+    if (s != NULL && open_pages != 0) {
+        check_open(s);
+    }
+    if (s != NULL && prepare(s, pages, open_pages != 0)) {
+        place(s, size, align < 16 ? 16 : align, random);
+        if (open_pages != 0) {
+            memset((void *)s->object, 0, size);
         }
+        issue(s, size, call);
+        p = (void *)s->object;
+    } else if (s != NULL) {
+        put_back(s, UNTAKABLE, 0);
     }
     errno = saved;
     return p;
@@ -323,6 +373,49 @@ enum large_kind sample_find(uintptr_t address, struct large_block *block) {
     return address - object < s->size ? LARGE_INTERIOR : LARGE_NEVER;
 }
 
+// Makes what lies between the outer guards of `n` slots in a row inaccessible, all of them SAMPLE_BUSY.
+static bool shut(const struct sample *first, unsigned n) {
+    const struct sample *last = first + n - 1;
+    uintptr_t from = body_of(first);
+    size_t bytes = body_of(last) + last->pages * (uintptr_t)FIRN_PAGE - from;
+    bool is_guarded = map_guard(from, bytes);
+    for (unsigned i = 0; !is_guarded && i < n; i++) {
+        map_purge(body_of(&first[i]), first[i].pages * (size_t)FIRN_PAGE);
+    }
+    return is_guarded;
+}
+
+// To close a slot is allowed once in SAMPLE_SHARE times as long as it took the last time. Whoever gets
+// true and the time calls has_closed.
+static bool may_close(uint64_t *now) {
+    *now = clock_ns();
+    uint64_t next = atomic_load_explicit(&next_close_ns, memory_order_relaxed);
+    uint64_t until = *now + CLOSE_MOST_NS * (uint64_t)firn_sample_share;
+    return *now >= next &&
+           atomic_compare_exchange_strong_explicit(&next_close_ns, &next, until,
+                                                   memory_order_relaxed, memory_order_relaxed);
+}
+
+// A thread that was interrupted meanwhile must not make the others wait for long.
+static void has_closed(uint64_t since) {
+    uint64_t now = clock_ns();
+    uint64_t took = now - since < CLOSE_MOST_NS ? now - since : CLOSE_MOST_NS;
+    atomic_store_explicit(&next_close_ns, now + took * firn_sample_share, memory_order_relaxed);
+}
+
+static void retire(struct sample *s) {
+    uint64_t freed = atomic_fetch_add_explicit(&frees, 1, memory_order_relaxed) + 1;
+    uint64_t since;
+    if (may_close(&since)) {
+        bool is_shut = shut(s, 1);
+        has_closed(since);
+        put_back(s, is_shut ? freed : UNTAKABLE, 0);
+    } else {
+        fill_open(s);
+        put_back(s, freed, s->pages);
+    }
+}
+
 enum large_kind sample_free(uintptr_t address, const char *api, const struct sample_call *call) {
     struct large_block block;
     struct sample *s = sample_at(address);
@@ -339,16 +432,52 @@ enum large_kind sample_free(uintptr_t address, const char *api, const struct sam
     int saved = errno;
     check_rim(s, api, call->site);
     record(&s->freed, call);
-    size_t bytes = s->pages * (size_t)FIRN_PAGE;
-    bool is_guarded = map_guard(body_of(s), bytes);
-    if (!is_guarded) {
-        map_purge(body_of(s), bytes);
-    }
     atomic_fetch_sub_explicit(&live_count, 1, memory_order_relaxed);
     atomic_fetch_sub_explicit(&live_bytes, s->size, memory_order_relaxed);
-    put_back(s, !is_guarded);
+    retire(s);
     errno = saved;
     return LARGE_LIVE;
+}
+
+// ---- closing what stayed open -----------------------------------------------------------------
+
+static void shut_run(unsigned first, unsigned n, const uint64_t words[]) {
+    bool is_shut = n == 0 || shut(&samples[first], n);
+    for (unsigned i = first; i < first + n; i++) {
+        put_back(&samples[i], is_shut ? words[i] >> FREED_SHIFT : UNTAKABLE, 0);
+    }
+}
+
+// Neighbours with one call, whose guards are guards already; but a guard that is a mapping of its own is
+// counted, and not to be placed twice.
+void sample_close(bool everything) {
+    uint64_t words[SAMPLE_SLOTS];
+    unsigned first = 0, n = 0;
+    unsigned most = caps_has(CAP_GUARD_MARKER) ? SAMPLE_SLOTS : 1;
+    if (atomic_load_explicit(&pool_state, memory_order_acquire) != 2) {
+        return;
+    }
+    int saved = errno;
+    uint64_t freed = atomic_load_explicit(&frees, memory_order_relaxed);
+    uint64_t until = atomic_exchange_explicit(&closed_until, freed, memory_order_relaxed);
+    until = everything ? freed : until;
+    for (unsigned i = 0; i < SAMPLE_SLOTS; i++) {
+        words[i] = atomic_load_explicit(&freed_at[i], memory_order_relaxed);
+        bool is_due = words[i] != UNTAKABLE && (words[i] & FREED_PAGES) != 0 &&
+                      words[i] >> FREED_SHIFT <= until && claim(i, words[i]);
+        if (n > 0 && (!is_due || n == most)) {
+            shut_run(first, n, words);
+            n = 0;
+        }
+        if (is_due) {
+            atomic_store_explicit(&samples[i].state, SAMPLE_BUSY, memory_order_relaxed);
+            check_open(&samples[i]);
+            first = n == 0 ? i : first;
+            n++;
+        }
+    }
+    shut_run(first, n, words);
+    errno = saved;
 }
 
 size_t sample_extent(uintptr_t address) {

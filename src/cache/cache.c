@@ -493,6 +493,7 @@ bool cache_attach(void) {
     if (c == NULL) {
         return false;
     }
+    c->noise->thread = 0;
     firn_cache = c;
     return true;
 }

@@ -8,6 +8,7 @@
 #include "src/heap/find.h"
 #include "src/heap/life.h"
 #include "src/heap/upkeep.h"
+#include "src/os/sys.h"
 #include "src/slab/central.h"
 #include "src/span/large.h"
 
@@ -49,12 +50,23 @@ static void *take_slot(struct cache *c, unsigned cell, uintptr_t site) {
     return slot_issue(address, slot_bytes, before_bytes, (entry & ENTRY_VIRGIN) != 0, site);
 }
 
+// The number of this thread. To ask costs a system call: it is kept where a forked child finds 0.
+static int thread_number(struct cache *c) {
+    if (c == &firn_empty_cache) {
+        return sys_thread_id();
+    }
+    if (c->noise->thread == 0) {
+        c->noise->thread = sys_thread_id();
+    }
+    return c->noise->thread;
+}
+
 // A guarded sample instead of a slot. `frame` is of the slow path that was called: what stands there
 // is the program's rbp, unless a function of ours between has used it.
 static FIRN_NOINLINE void *take_sample(size_t size, size_t align, uintptr_t site,
                                        const void *frame) {
     struct cache *c = firn_cache;
-    struct sample_call call = {site, (uintptr_t)frame};
+    struct sample_call call = {site, (uintptr_t)frame, thread_number(c)};
     c->samples_due--;
     return sample_alloc(size, align, &c->noise->stream, &call);
 }
@@ -244,7 +256,8 @@ FIRN_NOINLINE void heap_free_slow(void *p, const struct heap_call *call) {
     } else if (f.kind == FOUND_SLOT) {
         free_slot(p, &f, call);
     } else if (f.kind == FOUND_SAMPLE) {
-        struct sample_call from = {call->site, (uintptr_t)__builtin_frame_address(0)};
+        struct sample_call from = {call->site, (uintptr_t)__builtin_frame_address(0),
+                                   thread_number(firn_cache)};
         find_describe_sample(sample_free((uintptr_t)p, call->api, &from), &f);
     }
     if (f.kind == FOUND_BAD) {

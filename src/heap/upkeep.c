@@ -1,5 +1,6 @@
 #include "src/heap/upkeep.h"
 
+#include "hardening/sample.h"
 #include "src/os/clock.h"
 #include "src/slab/central.h"
 #include "src/span/large.h"
@@ -29,10 +30,12 @@ FIRN_COLD void upkeep_run(void) {
         (void)central_purge(i, now_ns / 1000000, false);
     }
     large_upkeep(now_ns);
+    sample_close(false);
 }
 
 bool upkeep_purge_all(void) {
     bool any = false;
+    sample_close(true);
     for (unsigned i = 0; i < SIZE_CLASSES; i++) {
         any |= central_purge(i, 0, true);
     }

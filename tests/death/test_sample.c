@@ -3,6 +3,7 @@
 #include "tests/api/api.h"
 #include "tests/support/memory.h"
 
+#include <malloc.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -44,11 +45,38 @@ static void say(const char *p) {
     }
 }
 
+// Samples that are freed one right after the other stay accessible for a while: a few, freed, until one
+// of them did.
+static char *free_in_a_hurry(void) {
+    enum { HELD = 8 };
+    char *held[HELD];
+    for (unsigned i = 0; i < HELD; i++) {
+        held[i] = wait_for_sample(0);
+    }
+    for (unsigned i = 0; i < HELD; i++) {
+        free(held[i]);
+        if (memory_can_read((uintptr_t)held[i])) {
+            return held[i];
+        }
+    }
+    _exit(95);
+}
+
 // What to do with a sample. `at`: the address the report is to name.
 static void misuse(const char *what) {
     const int is_low = strstr(what, "-low") != NULL;
+    if (strstr(what, "-in-a-hurry") != NULL) {
+        char *freed = free_in_a_hurry();
+        say(freed);
+        freed[3] ^= 2; // not what stands there, whatever that is
+        if (strstr(what, "trim") != NULL) {
+            malloc_trim(0);
+        }
+        (void)wait_for_sample(2); // never comes
+    }
     volatile char *p = wait_for_sample(is_low);
     char *q = (char *)p;
+    usleep(100000); // no hurry
     if (strcmp(what, "overflow") == 0) {
         say(q + SIZE + 8); // the first 8 bytes are alignment's
         p[SIZE + 8] = 1;
@@ -98,6 +126,10 @@ static const struct scenario {
     {"write-after-free", "sampled-use-after-free", "write",
      "3 bytes into a freed sampled block of 200 bytes", "a live block", 1},
     {"read-after-free", "sampled-use-after-free", "read",
+     "3 bytes into a freed sampled block of 200 bytes", "a live block", 1},
+    {"write-after-free-in-a-hurry", "sampled-use-after-free", "malloc",
+     "3 bytes into a freed sampled block of 200 bytes", "a live block", 1},
+    {"write-trim-in-a-hurry", "sampled-use-after-free", "malloc_trim",
      "3 bytes into a freed sampled block of 200 bytes", "a live block", 1},
     {"overflow-at-free", "sampled-overflow", "free",
      "0 bytes past the end of a sampled block of 200 bytes", "an address inside the block", 0},

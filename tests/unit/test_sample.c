@@ -34,12 +34,12 @@ static void start(void) {
 }
 
 static void *sample(size_t size, size_t align) {
-    struct sample_call call = {site, (uintptr_t)__builtin_frame_address(0)};
+    struct sample_call call = {site, (uintptr_t)__builtin_frame_address(0), 1};
     return sample_alloc(size, align, &stream, &call);
 }
 
 static enum large_kind release(const void *p) {
-    struct sample_call call = {site, (uintptr_t)__builtin_frame_address(0)};
+    struct sample_call call = {site, (uintptr_t)__builtin_frame_address(0), 1};
     return sample_free((uintptr_t)p, "free", &call);
 }
 
@@ -69,6 +69,7 @@ static void place_all(void *context) {
     static const size_t sizes[] = {1, 15, 16, 17, 40, 1000, 4000, 4096, 4097, 10000, 32768};
     static const size_t aligns[] = {1, 16, 64, 1024, 4096};
     unsigned low = 0, total = 0;
+    firn_sample_share = 0;
     start();
     for (unsigned round = 0; round < 20; round++) {
         for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; i++) {
@@ -146,6 +147,7 @@ static void addresses_are_told_apart(void **state) {
 static void use_up(void *context) {
     (void)context;
     void *p[SAMPLE_SLOTS];
+    firn_sample_share = 0;
     start();
     for (unsigned i = 0; i < SAMPLE_SLOTS; i++) {
         p[i] = sample(50, 16);
@@ -171,6 +173,131 @@ static void the_pool_is_a_queue(void **state) {
         skip();
     }
     assert_true(small_run(use_up, NULL));
+}
+
+// ---- freed in a hurry -------------------------------------------------------------------------
+
+enum { HURRY = 10000000 }; // whatever the first closing takes, the next may come in hours
+
+static uintptr_t slot_of(const void *p) {
+    return ((uintptr_t)p - firn_sample_base) / SAMPLE_STRIDE;
+}
+
+static bool is_filled(const unsigned char *p, size_t n) {
+    for (size_t i = 1; i < n; i++) {
+        if (p[i] != p[0]) {
+            return false;
+        }
+    }
+    return p[0] != 0;
+}
+
+static void hurry(void *context) {
+    enum { BLOCKS = 2 * SAMPLE_OPEN };
+    unsigned char *p[BLOCKS];
+    size_t size = *(size_t *)context;
+    unsigned low = 0;
+    firn_sample_share = HURRY;
+    start();
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        p[i] = sample(size, 16);
+        NEED(p[i] != NULL);
+        memset(p[i], 0xee, size);
+    }
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        NEED(release(p[i]) == LARGE_LIVE && release(p[i]) == LARGE_FREED);
+        NEED(sample_extent((uintptr_t)p[i]) == 0);
+    }
+    NEED(!memory_can_read((uintptr_t)p[0]));
+    for (unsigned i = 1; i < BLOCKS; i++) {
+        NEED(is_filled(p[i], size));
+    }
+    // The one that has waited longest comes first, and shows nothing of what was in it.
+    for (unsigned i = 1; i < BLOCKS - SAMPLE_OPEN + 1; i++) {
+        unsigned char *q = sample(size, 16);
+        NEED(slot_of(q) == slot_of(p[i]));
+        check_place(q, size, 16, &low);
+    }
+    // One call later what was freed before the last one is inaccessible.
+    sample_close(false);
+    NEED(is_filled(p[BLOCKS - 1], size));
+    sample_close(false);
+    for (unsigned i = BLOCKS - SAMPLE_OPEN + 1; i < BLOCKS; i++) {
+        NEED(!memory_can_read((uintptr_t)p[i]) && release(p[i]) == LARGE_FREED);
+    }
+    unsigned char *q = sample(size, 16);
+    check_place(q, size, 16, &low);
+    NEED(release(q) == LARGE_LIVE && is_filled(q, size));
+    sample_close(true);
+    NEED(!memory_can_read((uintptr_t)q));
+}
+
+static void what_is_freed_in_a_hurry_stays_open_for_a_while(void **state) {
+    (void)state;
+    size_t sizes[] = {1, 100, 4096, 9000};
+    if (!can_sample()) {
+        skip();
+    }
+    for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        assert_true(small_run(hurry, &sizes[i]));
+    }
+}
+
+// Blocks of one number of pages where only slots of another are left.
+static void hurry_otherwise(void *context) {
+    (void)context;
+    unsigned char *p[SAMPLE_SLOTS];
+    unsigned low = 0;
+    firn_sample_share = HURRY;
+    start();
+    for (unsigned i = 0; i < SAMPLE_SLOTS; i++) {
+        p[i] = sample(100, 16);
+    }
+    for (unsigned i = 0; i < SAMPLE_SLOTS; i++) {
+        NEED(release(p[i]) == LARGE_LIVE);
+    }
+    for (unsigned i = 0; i < SAMPLE_SLOTS; i++) {
+        p[i] = sample(6000, 16);
+        NEED(p[i] != NULL);
+        check_place(p[i], 6000, 16, &low);
+        memset(p[i], 0xee, 6000);
+    }
+    NEED(sample(100, 16) == NULL);
+    for (unsigned i = 0; i < SAMPLE_SLOTS; i++) {
+        NEED(release(p[i]) == LARGE_LIVE);
+    }
+    sample_close(true);
+    for (unsigned i = 0; i < SAMPLE_SLOTS; i++) {
+        NEED(!memory_can_read((uintptr_t)p[i]) && !memory_can_read((uintptr_t)p[i] + 5999));
+    }
+}
+
+static void open_slots_are_cut_anew(void **state) {
+    (void)state;
+    if (!can_sample()) {
+        skip();
+    }
+    assert_true(small_run(hurry_otherwise, NULL));
+}
+
+static void hurry_without_markers(void *context) {
+    setenv("FIRN_TEST_CAPS", "7e", 1); // all but CAP_GUARD_MARKER
+    if (context != NULL) {
+        hurry(context);
+    } else {
+        hurry_otherwise(NULL);
+    }
+    NEED(map_guard_vmas() <= 3 * SAMPLE_SLOTS * 2);
+}
+
+static void in_a_hurry_without_guard_markers(void **state) {
+    (void)state;
+    size_t size = 100;
+    if (!can_sample()) {
+        skip();
+    }
+    assert_true(small_run(hurry_without_markers, &size));
+    assert_true(small_run(hurry_without_markers, NULL));
 }
 
 static void use_rationed(void *context) {
@@ -450,6 +577,9 @@ int main(void) {
         cmocka_unit_test(without_guard_markers),
         cmocka_unit_test(addresses_are_told_apart),
         cmocka_unit_test(the_pool_is_a_queue),
+        cmocka_unit_test(what_is_freed_in_a_hurry_stays_open_for_a_while),
+        cmocka_unit_test(open_slots_are_cut_anew),
+        cmocka_unit_test(in_a_hurry_without_guard_markers),
         cmocka_unit_test(none_while_memory_is_rationed),
         cmocka_unit_test(they_come_as_often_as_asked),
         cmocka_unit_test(the_heap_treats_it_as_a_block),
