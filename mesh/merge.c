@@ -4,6 +4,7 @@
 #include "mesh/frame.h"
 #include "mesh/pages.h"
 #include "src/base/fatal.h"
+#include "src/meta/page_state.h"
 #include "src/os/caps.h"
 #include "src/os/clock.h"
 #include "src/os/fault.h"
@@ -128,7 +129,10 @@ unsigned merge_purge_empty(struct span *s) {
             pages_set(at, pages_entry(PAGES_PURGED, 0));
             purged++;
         }
-        map_purge(from, at - from);
+        if (at > from) {
+            page_state_release(from, at - from);
+            map_purge(from, at - from);
+        }
         at += FIRN_PAGE;
     }
     atomic_fetch_add_explicit(&purged_pages, purged, memory_order_relaxed);

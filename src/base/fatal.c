@@ -237,12 +237,26 @@ static void call_handler(void) {
     function(&view);
 }
 
+static _Atomic(fatal_open_fn *) opener;
+
+void fatal_set_opener(fatal_open_fn *open_function) {
+    atomic_store_explicit(&opener, open_function, memory_order_release);
+}
+
+static void open_error(void) {
+    fatal_open_fn *function = atomic_load_explicit(&opener, memory_order_acquire);
+    if (function != NULL) {
+        function();
+    }
+}
+
 void fatal(enum fatal_id id, const struct fatal_info *info) {
     if (!claim_report()) {
         give_up();
     }
     atomic_store_explicit(&stage, STAGE_COMPOSING, memory_order_relaxed);
     seclude();
+    open_error();
     gather(id, info);
     report_text_first_line(&report, &source);
     report_text_block(&report, &source);

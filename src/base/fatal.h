@@ -92,6 +92,11 @@ bool fatal_add_recall(fatal_recall_fn *recall);
 typedef const char *fatal_write_fn(const char *text, size_t n);
 void fatal_set_writer(fatal_write_fn *write_report);
 
+// Called first, on the thread that reports: gives it a standard error to write to, where it has none
+// (os/missing).
+typedef void fatal_open_fn(void);
+void fatal_set_opener(fatal_open_fn *open_error);
+
 // firn_set_report_handler (include/firn/firn.h).
 struct firn_report;
 void fatal_set_handler(void (*handler)(const struct firn_report *));

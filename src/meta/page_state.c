@@ -20,8 +20,8 @@ const uint8_t page_state_edges[PAGE_STATES] = {
     // To FRESH, here and below: dropped unread, as no slot in it is live any more.
     [PAGE_STAGED] = BIT(PAGE_FRESH) | BIT(PAGE_FROZEN) | BIT(PAGE_THAWING),
     [PAGE_FROZEN] = BIT(PAGE_FRESH) | BIT(PAGE_THAWING),
-    // Back to FROZEN: there was no memory to thaw into.
-    [PAGE_THAWING] = BIT(PAGE_RESIDENT) | BIT(PAGE_FROZEN) | BIT(PAGE_MESHED),
+    // Back to STAGED or FROZEN: it could not be brought back now (no memory; a fork under way).
+    [PAGE_THAWING] = BIT(PAGE_RESIDENT) | BIT(PAGE_STAGED) | BIT(PAGE_FROZEN) | BIT(PAGE_MESHED),
     // To RESIDENT: given up half-way, or parted from its partners. MESHED pages come here too, to
     // share a frame with more, or to be parted; those that stay shared go back.
     [PAGE_MESHING] = BIT(PAGE_FRESH) | BIT(PAGE_RESIDENT) | BIT(PAGE_MESHED),
@@ -158,4 +158,17 @@ bool page_state_move_range(uintptr_t address, size_t bytes, enum page_state from
         return false;
     }
     return true;
+}
+
+static _Atomic(page_state_release_fn *) keeper;
+
+void page_state_set_keeper(page_state_release_fn *release) {
+    atomic_store_explicit(&keeper, release, memory_order_release);
+}
+
+void page_state_release(uintptr_t address, size_t bytes) {
+    page_state_release_fn *release = atomic_load_explicit(&keeper, memory_order_acquire);
+    if (FIRN_UNLIKELY(release != NULL)) {
+        release(address, bytes);
+    }
 }

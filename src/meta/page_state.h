@@ -51,4 +51,12 @@ bool page_state_move(uintptr_t address, enum page_state from, enum page_state to
 bool page_state_move_range(uintptr_t address, size_t bytes, enum page_state from,
                            enum page_state to) FIRN_CHECKED;
 
+// The content of the pages is nobody's any more (no slot in them is in use), and they are about to be
+// given back: what is kept of them elsewhere is forgotten, so that the next touch finds zeros. Returns
+// at once where no page is away. Any thread, with locks of the allocator; preserves errno.
+void page_state_release(uintptr_t address, size_t bytes);
+// Who keeps pages that are away. Set once, before the first page goes.
+typedef void page_state_release_fn(uintptr_t address, size_t bytes);
+void page_state_set_keeper(page_state_release_fn *release);
+
 #endif

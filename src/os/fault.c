@@ -111,6 +111,10 @@ static bool is_staged(uintptr_t address, size_t bytes) {
     return false;
 }
 
+bool fault_is_staged(uintptr_t address, size_t bytes) {
+    return is_staged(address, bytes);
+}
+
 // False when no part of the range is staged.
 static bool wait_while_staged(uintptr_t address, size_t bytes) {
     bool has_waited = false;
@@ -294,6 +298,17 @@ static bool deny_writes(uintptr_t address, size_t bytes) {
                                            : uffd_deny_writes(address, bytes);
 }
 
+static _Atomic(fault_taken_fn *) taken_fn;
+
+void fault_set_taken(fault_taken_fn *is_taken) {
+    atomic_store_explicit(&taken_fn, is_taken, memory_order_release);
+}
+
+static bool is_taken(uintptr_t address, size_t bytes) {
+    fault_taken_fn *ask = atomic_load_explicit(&taken_fn, memory_order_acquire);
+    return ask != NULL && (ask(address) || ask(address + bytes - 1));
+}
+
 bool fault_stage(uintptr_t address, size_t bytes) {
     const int saved = errno;
     struct staged *s = NULL;
@@ -304,7 +319,7 @@ bool fault_stage(uintptr_t address, size_t bytes) {
     }
     // In this order: a call that begins now sees the range in the table and waits.
     bool is_pinned = s != NULL && fault_engine() != FAULT_EVENT && pin_is_any(address, bytes);
-    if (s != NULL && (is_pinned || !deny_writes(address, bytes))) {
+    if (s != NULL && (is_pinned || is_taken(address, bytes) || !deny_writes(address, bytes))) {
         leave(s);
         s = NULL;
     }
@@ -337,6 +352,17 @@ void fault_release(uintptr_t address, size_t bytes) {
 void fault_adopt(uintptr_t address, size_t bytes) {
     if (fault_engine() == FAULT_EVENT || fault_engine() == FAULT_SIGNAL) {
         uffd_register(address, bytes);
+    }
+}
+
+bool fault_yield(uintptr_t address, size_t bytes) {
+    enum fault_engine engine = fault_engine();
+    return (engine != FAULT_EVENT && engine != FAULT_SIGNAL) || uffd_leave(address, bytes);
+}
+
+void fault_regain(uintptr_t address, size_t bytes) {
+    if (fault_engine() == FAULT_EVENT || fault_engine() == FAULT_SIGNAL) {
+        uffd_come_back(address, bytes);
     }
 }
 

@@ -81,6 +81,17 @@ void fault_wait(uintptr_t address, size_t bytes);
 // everything works, with more mappings. Preserves errno.
 void fault_adopt(uintptr_t address, size_t bytes);
 
+// Ranges that others have taken (the cold tier's, os/missing.h): they are not staged. Set once; asked
+// after a range was entered among those that are, so that whoever takes a range and then looks whether
+// any of it is staged (sequentially consistent, both) cannot miss one that is about to be.
+typedef bool fault_taken_fn(uintptr_t address);
+void fault_set_taken(fault_taken_fn *is_taken);
+bool fault_is_staged(uintptr_t address, size_t bytes);
+// For a thread whose descriptor table is not the program's: the range, of which nothing is staged and
+// nothing will be, goes to another's care, and comes back. False: not now.
+bool fault_yield(uintptr_t address, size_t bytes) FIRN_CHECKED;
+void fault_regain(uintptr_t address, size_t bytes);
+
 // First thing in a forked child: what was staged in the parent is not, here; descriptors that act on
 // the parent are closed. The next fault_stage starts anew. Done by itself, where the kernel can wipe
 // a page on fork, in a child that no fork handler saw, when it touches a staged page or stages one.

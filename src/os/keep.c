@@ -10,6 +10,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#ifndef SYS_pidfd_open // Linux 5.3
+#define SYS_pidfd_open 434
+#endif
+#ifndef SYS_pidfd_getfd // Linux 5.6
+#define SYS_pidfd_getfd 438
+#endif
+
 // Not libc's: that one is exported by us too (preload/syscalls.c), for programs.
 static int stat_of(int fd, struct stat *st) {
     return (int)syscall(SYS_newfstatat, fd, "", st, AT_EMPTY_PATH);
@@ -37,4 +44,22 @@ int keep_descriptor(const struct keep *k) {
                         (uint64_t)st.st_dev == k->device && (uint64_t)st.st_ino == k->inode;
     errno = saved;
     return is_same ? k->fd : -1;
+}
+
+int keep_borrow(const struct keep *k) {
+    const int saved = errno;
+    long process = k->fd >= 0 ? syscall(SYS_pidfd_open, (int)syscall(SYS_getpid), 0) : -1;
+    long fd = process >= 0 ? syscall(SYS_pidfd_getfd, (int)process, k->fd, 0) : -1;
+    if (process >= 0) {
+        syscall(SYS_close, (int)process);
+    }
+    if (fd >= 0) {
+        const struct keep copy = {(int)fd, k->device, k->inode};
+        if (keep_descriptor(&copy) < 0) {
+            syscall(SYS_close, (int)fd);
+            fd = -1;
+        }
+    }
+    errno = saved;
+    return (int)fd;
 }

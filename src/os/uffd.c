@@ -146,3 +146,24 @@ void uffd_wake(uintptr_t address, size_t bytes) {
     struct uffdio_range range = {address, bytes};
     (void)call(UFFDIO_WAKE, &range);
 }
+
+static bool call_borrowed(unsigned long request, void *argument) {
+    const int saved = errno;
+    const int fd = keep_borrow(&kept);
+    bool is_done = fd >= 0 && control(fd, request, argument) == 0;
+    if (fd >= 0) {
+        syscall(SYS_close, fd);
+    }
+    errno = saved;
+    return is_done;
+}
+
+bool uffd_leave(uintptr_t address, size_t bytes) {
+    struct uffdio_range range = {address, bytes};
+    return kept.fd < 0 || call_borrowed(UFFDIO_UNREGISTER, &range);
+}
+
+bool uffd_come_back(uintptr_t address, size_t bytes) {
+    struct uffdio_register r = {.range = {address, bytes}, .mode = UFFDIO_REGISTER_MODE_WP};
+    return kept.fd < 0 || call_borrowed(UFFDIO_REGISTER, &r);
+}

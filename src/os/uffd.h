@@ -29,4 +29,10 @@ void uffd_allow_writes(uintptr_t address, size_t bytes);
 // The same for a range that was mapped anew since, and is not protected any more.
 void uffd_wake(uintptr_t address, size_t bytes);
 
+// For a thread whose descriptor table is not the program's: no page of the range is protected, and it
+// leaves the descriptor's care, or comes back to it. False: it stays as it is, unless there is no
+// descriptor at all.
+bool uffd_leave(uintptr_t address, size_t bytes) FIRN_CHECKED;
+bool uffd_come_back(uintptr_t address, size_t bytes);
+
 #endif

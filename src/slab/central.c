@@ -2,6 +2,7 @@
 
 #include "src/base/fatal.h"
 #include "src/meta/arena.h"
+#include "src/meta/page_state.h"
 #include "src/os/caps.h"
 #include "src/os/clock.h"
 #include "src/os/map.h"
@@ -192,6 +193,7 @@ static void purge_batch(unsigned class_index, struct span *batch[], unsigned n) 
         if (is_rationed) {
             map_decommit(&FIRN_ROOT.data, FIRN_ROOT.small_base + offsets[i], run * span_bytes);
         } else {
+            page_state_release(FIRN_ROOT.small_base + offsets[i], run * span_bytes);
             map_purge(FIRN_ROOT.small_base + offsets[i], run * span_bytes);
         }
         i += run;

@@ -36,8 +36,8 @@ static const char *const legal[] = {
     "fresh resident",   "resident fresh", "resident tracked", "resident meshing", "tracked fresh",
     "tracked resident", "tracked staged", "tracked meshing",  "staged fresh",     "staged frozen",
     "staged thawing",   "frozen fresh",   "frozen thawing",   "thawing resident", "thawing frozen",
-    "thawing meshed",   "meshing fresh",  "meshing resident", "meshing meshed",   "meshed meshing",
-    "meshed staged",    "meshed frozen",
+    "thawing staged",   "thawing meshed", "meshing fresh",    "meshing resident", "meshing meshed",
+    "meshed meshing",   "meshed staged",  "meshed frozen",
 };
 
 static bool is_in_drawing(enum page_state from, enum page_state to) {
