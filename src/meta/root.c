@@ -23,7 +23,8 @@ static bool reserve(unsigned small_shift, unsigned limit_bits, bool sparse) {
     // P-META
     if (!map_reserve(&r->meta, r->class_spans_bytes * SIZE_CLASSES, FIRN_PAGE, limit_bits,
                      sparse)) {
-        return false; // the caller tries with less; the first range is only address space
+        map_unreserve(&r->data); // the caller tries with less
+        return false;
     }
     r->line_shift = r->cell_shift - CELL_LINE_SHIFT;
     r->is_sparse = sparse;

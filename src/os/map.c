@@ -11,6 +11,7 @@
 #include "src/os/random.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -108,6 +109,71 @@ static uintptr_t random_place(uintptr_t low, uintptr_t high, size_t bytes, size_
     return first + (uintptr_t)(draw % places) * align;
 }
 
+// ---- ranges that are only chosen --------------------------------------------------------------
+//
+// Nothing in the kernel keeps these apart: Firn's own data would come to lie between user data, and
+// each would find the other in its way. So they are written down. Without a lock, because callers hold
+// locks of different ranks: of two threads that choose at the same time, at least one sees the other's
+// choice, since each publishes its own before it looks. A child forked meanwhile inherits a choice
+// that is nobody's: lost address space.
+
+enum { CHOICES = 96, CHOICE_TAKEN = 1, CHOICE_DRAWS = 64 };
+
+struct choice {
+    _Atomic uintptr_t base; // 0: unused; CHOICE_TAKEN: somebody is about to choose
+    _Atomic size_t bytes;   // set before `base`
+};
+static struct choice choices[CHOICES];
+
+static bool is_clear_of_choices(const struct choice *mine, uintptr_t base, size_t bytes) {
+    for (unsigned i = 0; i < CHOICES; i++) {
+        // seq_cst: pairs with the store in choose_clear, see above.
+        uintptr_t other = atomic_load_explicit(&choices[i].base, memory_order_seq_cst);
+        size_t other_bytes = atomic_load_explicit(&choices[i].bytes, memory_order_relaxed);
+        if (&choices[i] != mine && other > CHOICE_TAKEN && base < other + other_bytes &&
+            other < base + bytes) {
+            return false;
+        }
+    }
+    return true;
+}
+
+// NULL when there is no place left to write a choice down: it is then only kept apart from others.
+static struct choice *take_choice(void) {
+    for (unsigned i = 0; i < CHOICES; i++) {
+        uintptr_t none = 0;
+        if (atomic_compare_exchange_strong_explicit(&choices[i].base, &none, CHOICE_TAKEN,
+                                                    memory_order_relaxed, memory_order_relaxed)) {
+            return &choices[i];
+        }
+    }
+    return NULL;
+}
+
+static void set_choice(struct choice *c, uintptr_t base, size_t bytes) {
+    if (c != NULL) {
+        atomic_store_explicit(&c->bytes, bytes, memory_order_relaxed);
+        atomic_store_explicit(&c->base, base, memory_order_seq_cst);
+    }
+}
+
+// A random place clear of all choices, published as `c`; 0 if none was found.
+static uintptr_t choose_clear(struct choice *c, size_t bytes, size_t align, unsigned limit_bits) {
+    uintptr_t low, high;
+    window_for(limit_bits, &low, &high);
+    for (unsigned i = 0; i < CHOICE_DRAWS; i++) {
+        uintptr_t base = random_place(low, high, bytes, align);
+        if (base == 0) {
+            break;
+        }
+        set_choice(c, base, bytes);
+        if (is_clear_of_choices(c, base, bytes)) {
+            return base;
+        }
+    }
+    return 0;
+}
+
 static bool place_in_window(struct reservation *r, size_t bytes, size_t align,
                             unsigned limit_bits) {
     uintptr_t low, high;
@@ -117,7 +183,7 @@ static bool place_in_window(struct reservation *r, size_t bytes, size_t align,
         if (base == 0) {
             return false;
         }
-        if (map_if_free(base, bytes, PROT_NONE)) {
+        if (is_clear_of_choices(NULL, base, bytes) && map_if_free(base, bytes, PROT_NONE)) {
             r->base = base;
             return true;
         }
@@ -138,7 +204,7 @@ static bool place_anywhere(struct reservation *r, size_t bytes, size_t align, un
     }
     uintptr_t start = (uintptr_t)p;
     uintptr_t base = align_up(start, align);
-    if ((base + bytes) >> limit_bits != 0) {
+    if ((base + bytes) >> limit_bits != 0 || !is_clear_of_choices(NULL, base, bytes)) {
         unmap(start, mapped);
         errno = ENOMEM;
         return false;
@@ -149,29 +215,34 @@ static bool place_anywhere(struct reservation *r, size_t bytes, size_t align, un
     return true;
 }
 
-// Only chooses. The ends are tried, so that a place in use is not chosen; what lies between is found
-// out piece by piece, as map_commit refuses what is taken.
+// The ends are tried, so that a place in use is not chosen; what lies between is found out piece by
+// piece, as map_commit refuses what is taken.
+static bool are_ends_free(uintptr_t base, size_t bytes) {
+    if (!map_if_free(base, FIRN_PAGE, PROT_NONE)) {
+        return false;
+    }
+    uintptr_t last = base + bytes - FIRN_PAGE;
+    bool is_free = last == base || map_if_free(last, FIRN_PAGE, PROT_NONE);
+    unmap(base, FIRN_PAGE);
+    if (is_free && last != base) {
+        unmap(last, FIRN_PAGE);
+    }
+    return is_free;
+}
+
 static bool place_sparse(struct reservation *r, size_t bytes, size_t align, unsigned limit_bits) {
-    uintptr_t low, high;
-    window_for(limit_bits, &low, &high);
+    struct choice *c = take_choice();
     for (unsigned i = 0; i < PLACE_TRIES; i++) {
-        uintptr_t base = random_place(low, high, bytes, align);
+        uintptr_t base = choose_clear(c, bytes, align, limit_bits);
         if (base == 0) {
             break;
         }
-        if (map_if_free(base, FIRN_PAGE, PROT_NONE)) {
-            uintptr_t last = base + bytes - FIRN_PAGE;
-            bool is_free = last == base || map_if_free(last, FIRN_PAGE, PROT_NONE);
-            unmap(base, FIRN_PAGE);
-            if (is_free) {
-                if (last != base) {
-                    unmap(last, FIRN_PAGE);
-                }
-                r->base = base;
-                return true;
-            }
+        if (are_ends_free(base, bytes)) {
+            r->base = base;
+            return true;
         }
     }
+    set_choice(c, 0, 0);
     errno = ENOMEM;
     return false;
 }
@@ -191,6 +262,19 @@ bool map_reserve(struct reservation *r, size_t bytes, size_t align, unsigned lim
     }
     advise_idle(r->base, bytes);
     return true;
+}
+
+void map_unreserve(const struct reservation *r) {
+    int saved = errno;
+    for (unsigned i = 0; r->is_sparse && i < CHOICES; i++) {
+        if (atomic_load_explicit(&choices[i].base, memory_order_relaxed) == r->base) {
+            set_choice(&choices[i], 0, 0);
+        }
+    }
+    if (!r->is_sparse) {
+        unmap(r->base, r->bytes);
+    }
+    errno = saved;
 }
 
 static void ensure_inside(const struct reservation *r, uintptr_t address, size_t bytes) {

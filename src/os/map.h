@@ -26,9 +26,13 @@ struct reservation {
 // Picks and (unless sparse) maps `bytes` at a random address aligned to `align` (a power of two),
 // PROT_NONE, not dumped, without huge pages. Tries the high-entropy window 32..80 TiB first, then
 // wherever the kernel puts it. `limit_bits` caps addresses at 2^limit_bits (47 normally).
-// False when nothing can be had; the caller retries with less or with `sparse`.
+// False when nothing can be had; the caller retries with less or with `sparse`. No reservation overlaps
+// a sparse one.
 bool map_reserve(struct reservation *r, size_t bytes, size_t align, unsigned limit_bits,
                  bool sparse) FIRN_CHECKED;
+
+// Gives up a reservation nothing of which was committed. Preserves errno.
+void map_unreserve(const struct reservation *r);
 
 // Makes [address, +bytes) readable and writable, zero-filled. False on ENOMEM (also overcommit,
 // RLIMIT_DATA, VMA limit) or, in a sparse reservation, when the range is taken (EEXIST).

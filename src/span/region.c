@@ -194,6 +194,8 @@ static bool open_window(unsigned cell, const struct class_info *c, uint32_t leas
         size_t bytes = (size_t)spans << c->span_shift;
         uintptr_t address = root_cell_base(cell) + ((uintptr_t)base << c->span_shift);
         if (!commit_descriptors(cell, base + spans)) {
+            // Somebody else has the descriptors' addresses: those behind them cannot be reached.
+            r->is_exhausted |= least == 1 && FIRN_ROOT.is_sparse && errno == EEXIST;
             return false;
         }
         bool done = map_commit(&FIRN_ROOT.data, address, bytes);

@@ -20,7 +20,7 @@ struct region {
     uint32_t committed; // spans below this index are committed, or were stepped over. Grows only.
     uint32_t window_base;
     uint32_t window_left;
-    bool is_exhausted; // the cell is full, not merely memory
+    bool is_exhausted; // no addresses are left, not merely no memory
     uint64_t committed_bytes;
     uint64_t window[REGION_WINDOW / 64]; // a bit for each span from window_base on not yet used
 };

@@ -78,17 +78,6 @@ static bool space_has_room(const struct tract *tract, const struct carve_request
     return room > SPACE_SLACK && room - SPACE_SLACK > bytes && room - SPACE_SLACK - bytes > align;
 }
 
-// A sparse reservation is only chosen, so nothing but this keeps two of them apart.
-static bool space_is_clear(const struct space *space, const struct reservation *range) {
-    for (unsigned i = 0; i < space->count; i++) {
-        const struct reservation *other = &space->tracts[i].range;
-        if (range->base < other->base + other->bytes && other->base < range->base + range->bytes) {
-            return false;
-        }
-    }
-    return true;
-}
-
 // Bytes to reserve for a request: the least that will do, and what is better.
 static bool space_measure(const struct carve_request *request, size_t *least, size_t *wanted) {
     if (__builtin_add_overflow(request->bytes, request->align, least) ||
@@ -116,14 +105,17 @@ static struct tract *space_reserve(struct space *space, const struct carve_reque
     }
     bool is_sparse = !caps_has(CAP_RESERVE);
     struct reservation range;
-    while (!map_reserve(&range, wanted, SPACE_ALIGN, limit_bits, is_sparse) ||
-           !space_is_clear(space, &range)) {
+    while (!map_reserve(&range, wanted, SPACE_ALIGN, limit_bits, is_sparse)) {
         if (wanted == least) {
             return NULL;
         }
         wanted = wanted / 2 > least ? align_up(wanted / 2, SPACE_ALIGN) : least;
     }
-    return space_add(space, &range) ? &space->tracts[space->count - 1] : NULL;
+    if (!space_add(space, &range)) {
+        map_unreserve(&range);
+        return NULL;
+    }
+    return &space->tracts[space->count - 1];
 }
 
 // In a new tract. A sparse one may turn out to have somebody else in its middle: then another.

@@ -97,14 +97,46 @@ static void reserves_in_39_bits(void **state) {
             assert_true(map_commit(&r, r.base, 64 * KIB));
             *at(r.base) = 1;
             map_decommit(&r, r.base, 64 * KIB);
-            if (!sparse) {
-                munmap((void *)r.base, r.bytes);
-            }
+            map_unreserve(&r);
         }
     }
     struct reservation r;
     assert_false(map_reserve(&r, TIB, 2 * MIB, 39, false));
     assert_false(map_reserve(&r, TIB, 2 * MIB, 39, true));
+}
+
+static bool are_apart(const struct reservation *a, const struct reservation *b) {
+    return a->base >= b->base + b->bytes || b->base >= a->base + a->bytes;
+}
+
+// What the kernel knows nothing of is kept apart all the same, even where it takes most of what there
+// is (a heap in 39 bits: 256 GiB for blocks, 8 for their descriptors, 16 for others). In the middle of
+// one lies nothing of another, mapped or chosen.
+static void chosen_ranges_never_overlap(void **state) {
+    (void)state;
+    enum { RANGES = 4, ROUNDS = 60 };
+    static const size_t sizes[RANGES] = {256 * GIB, 8 * GIB, 16 * GIB, GIB};
+    if (memory_is_sanitized()) {
+        skip(); // the shadow lies there
+    }
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        struct reservation r[RANGES];
+        unsigned n = 0;
+        for (unsigned i = 0; i < RANGES; i++) {
+            // A mapped one, too.
+            bool is_there = map_reserve(&r[n], sizes[i], 2 * MIB, 39, i != RANGES - 1);
+            assert_true(is_there || i == 2);
+            n += is_there;
+        }
+        for (unsigned i = 0; i < n; i++) {
+            for (unsigned j = 0; j < i; j++) {
+                assert_true(are_apart(&r[i], &r[j]));
+            }
+        }
+        for (unsigned i = 0; i < n; i++) {
+            map_unreserve(&r[i]);
+        }
+    }
 }
 
 // Neighbouring commits merge, so that a grown heap is one VMA and not one for each step.
@@ -128,9 +160,7 @@ static void commits_merge(void **state) {
             map_decommit(&r, r.base, MIB);
             assert_false(memory_can_read(r.base));
             assert_int_equal(memory_count_vmas(r.base, GIB), sparse ? 0 : 1);
-            if (!sparse) {
-                munmap((void *)r.base, r.bytes);
-            }
+            map_unreserve(&r);
         }
     }
 }
@@ -444,6 +474,7 @@ int main(void) {
         cmocka_unit_test_setup(reserves_where_asked, restore_caps),
         cmocka_unit_test_setup(reserves_the_outsized, restore_caps),
         cmocka_unit_test_setup(reserves_in_39_bits, restore_caps),
+        cmocka_unit_test_setup(chosen_ranges_never_overlap, restore_caps),
         cmocka_unit_test_setup(commits_merge, restore_caps),
         cmocka_unit_test_setup(decommitted_comes_back_zero, restore_caps),
         cmocka_unit_test_setup(commit_is_idempotent, restore_caps),

@@ -328,6 +328,35 @@ static void foreign_mappings_are_stepped_over(void **state) {
     assert_true(small_run(take_around_others, NULL));
 }
 
+// The descriptors' addresses are taken: blocks of other classes stand in.
+static void allocate_without_descriptors(void *context) {
+    enum { CLASS = 12 };
+    (void)context;
+    start_sparse();
+    uintptr_t at = root_class_spans(CLASS) & ~(uintptr_t)(FIRN_PAGE - 1);
+    void *p = mmap((void *)at, FIRN_PAGE, PROT_NONE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    NEED(p == (void *)at);
+    size_t size = FIRN_ROOT.classes[CLASS].bytes - FIRN_SLOT_EXTRA;
+    for (unsigned i = 0; i < 3000; i++) {
+        char *block = heap_alloc(size, 0x40e000);
+        NEED(block != NULL && heap_usable(block, 0x40e000) >= size);
+        memset(block, 0x5a, size);
+        if (i % 3 == 0) {
+            heap_free(block, 0x40e000);
+        }
+    }
+    small_check();
+}
+
+static void descriptors_in_the_way_of_others_are_done_without(void **state) {
+    (void)state;
+    if (memory_is_sanitized()) {
+        skip();
+    }
+    assert_true(small_run(allocate_without_descriptors, NULL));
+}
+
 // Rationed memory: what is given back is not even committed, and can be had again.
 static void use_sparse(void *context) {
     enum { BLOCKS = 3000 };
@@ -390,6 +419,7 @@ int main(void) {
         cmocka_unit_test(a_refused_commit_is_tried_smaller_and_again),
         cmocka_unit_test(a_full_cell_says_so),
         cmocka_unit_test(foreign_mappings_are_stepped_over),
+        cmocka_unit_test(descriptors_in_the_way_of_others_are_done_without),
         cmocka_unit_test(a_sparse_heap_is_whole),
         cmocka_unit_test(only_committed_descriptors_are_looked_at),
     };
