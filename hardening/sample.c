@@ -22,7 +22,6 @@
 
 enum {
     RIM_BYTES = 128,       // on each side of a block: filled, and checked when it is freed
-    WATCH_EVERY = 16,      // samples: looks whether the program has taken its handler away again
     CLOSE_MOST_NS = 100000 // what closing is taken to cost at most
 };
 
@@ -58,7 +57,6 @@ enum { FREED_SHIFT = 8, FREED_PAGES = 255 };
 static _Atomic uint64_t next_close_ns; // nothing is closed before
 static _Atomic uint64_t closed_until;  // what was freed before that is closed by sample_close
 static _Atomic size_t live_count, live_bytes;
-static _Atomic uint32_t made; // samples so far
 
 // ---- reports ----------------------------------------------------------------------------------
 
@@ -130,6 +128,10 @@ static void look_at_fault(const struct watch_fault *fault) {
         };
         report(s, fault->address, state == SAMPLE_LIVE, &info);
     }
+}
+
+void sample_watch(void) {
+    (void)!watch_install(look_at_fault);
 }
 
 // ---- the pool ---------------------------------------------------------------------------------
@@ -322,9 +324,6 @@ static void put_back(struct sample *s, uint64_t freed, uint32_t open_pages) {
 
 static void issue(struct sample *s, size_t size, const struct sample_call *call) {
     record(&s->allocated, call);
-    if (atomic_fetch_add_explicit(&made, 1, memory_order_relaxed) % WATCH_EVERY == 0) {
-        (void)!watch_install(look_at_fault);
-    }
     atomic_fetch_add_explicit(&live_count, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&live_bytes, size, memory_order_relaxed);
     atomic_store_explicit(&s->state, SAMPLE_LIVE, memory_order_release);

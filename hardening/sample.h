@@ -49,6 +49,10 @@ FIRN_INLINE bool sample_contains(uintptr_t address) {
     return FIRN_UNLIKELY(base != 0 && address - base < (uintptr_t)SAMPLE_SLOTS * SAMPLE_STRIDE);
 }
 
+// Once, when the heap has started, if firn_sample_rate is not 0: faults on samples are reported from then
+// on. Early, for what the program may forbid later.
+void sample_watch(void);
+
 // Where a call came from.
 struct sample_call {
     uintptr_t site; // the return address of the program's call

@@ -10,5 +10,8 @@ void life_started(void) {
     if (options_get()->sample != 0) {
         firn_sample_rate = options_get()->sample;
     }
+    if (firn_sample_rate != 0) {
+        sample_watch();
+    }
     upkeep_set_delay(options_get()->purge_delay_ms);
 }

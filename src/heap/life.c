@@ -1,6 +1,7 @@
 #include "src/heap/life.h"
 
 #include "hardening/link.h"
+#include "hardening/sample.h"
 #include "hardening/slot.h"
 #include "mesh/mesh.h"
 #include "src/base/fatal.h"
@@ -36,11 +37,19 @@ static void thread_exit(void *cache) {
     cache_detach(cache);
 }
 
+// For guarded samples, before a sandbox may forbid to ask.
+static void note_thread(void) {
+    if (firn_sample_rate != 0 && firn_cache != &firn_empty_cache) {
+        firn_cache->noise->thread = sys_thread_id();
+    }
+}
+
 static FIRN_COLD struct cache *attach(void) {
     life_start();
     if (!life_has_started() || !cache_attach()) {
         return NULL;
     }
+    note_thread();
     if (has_exit_key) {
         // May allocate (from the cache just attached) when the program has many keys.
         (void)pthread_setspecific(exit_key, firn_cache);
@@ -109,6 +118,7 @@ static void in_child(bool other_threads_inside) {
     bool any_meshed = mesh_after_fork_in_child();
     central_after_fork(true, any_dead || any_meshed || other_threads_inside);
     lock_reset(&start_lock);
+    note_thread();
     if (same_process != NULL) {
         atomic_store_explicit(same_process, 1, memory_order_relaxed);
     }

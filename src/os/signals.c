@@ -294,6 +294,9 @@ static void hide_watcher(struct sigaction *old) {
 }
 
 int signals_action(int number, const struct sigaction *set, struct sigaction *old) {
+    if (number == SIGSEGV) {
+        set = watch_instead_of(set);
+    }
     if (number < 1 || number > SIGNALS ||
         atomic_load_explicit(&armed_process, memory_order_acquire) == 0 || is_elsewhere()) {
         int result = __sigaction(number, set, old);

@@ -15,6 +15,7 @@ int __sigaction(int number, const struct sigaction *set, struct sigaction *old);
 enum { ERROR_WRITE = 2 };
 
 static _Atomic(watch_fn *) watcher;
+static struct sigaction ours; // written before `watcher` is
 
 // Back to the instruction with the default action: it faults again, and the kernel ends the process
 // with the address and the code that belong to it. A signal that somebody sent does not repeat.
@@ -49,20 +50,28 @@ bool watch_is_ours(const struct sigaction *action) {
     return (action->sa_flags & SA_SIGINFO) != 0 && action->sa_sigaction == on_fault;
 }
 
+static bool is_default(const struct sigaction *action) {
+    return (action->sa_flags & SA_SIGINFO) == 0 && action->sa_handler == SIG_DFL;
+}
+
+// acquire: pairs with the release in watch_install.
+const struct sigaction *watch_instead_of(const struct sigaction *set) {
+    bool is_watching = atomic_load_explicit(&watcher, memory_order_acquire) != NULL;
+    return is_watching && set != NULL && is_default(set) ? &ours : set;
+}
+
 bool watch_install(watch_fn *fn) {
     const int saved = errno;
     struct sigaction now;
     bool is_there = false;
-    atomic_store_explicit(&watcher, fn, memory_order_release);
+    if (atomic_load_explicit(&watcher, memory_order_acquire) == NULL) {
+        ours.sa_sigaction = on_fault;
+        ours.sa_flags = SA_SIGINFO | SA_ONSTACK;
+        atomic_store_explicit(&watcher, fn, memory_order_release);
+    }
     if (__sigaction(SIGSEGV, NULL, &now) == 0) {
-        is_there = watch_is_ours(&now);
-        if (!is_there && (now.sa_flags & SA_SIGINFO) == 0 && now.sa_handler == SIG_DFL) {
-            struct sigaction ours;
-            memset(&ours, 0, sizeof ours);
-            ours.sa_sigaction = on_fault;
-            ours.sa_flags = SA_SIGINFO | SA_ONSTACK;
-            is_there = __sigaction(SIGSEGV, &ours, NULL) == 0;
-        }
+        is_there =
+            watch_is_ours(&now) || (is_default(&now) && __sigaction(SIGSEGV, &ours, NULL) == 0);
     }
     errno = saved;
     return is_there;

@@ -16,10 +16,13 @@ struct watch_fault {
 };
 typedef void watch_fn(const struct watch_fault *fault);
 
-// Puts the watcher in the place of SIGSEGV's default action. A handler of the program's is left alone,
-// and one that it installs later takes the watcher's place. True if the watcher is there. Any thread;
-// `fn` is the same every time. Preserves errno.
+// Puts the watcher in the place of SIGSEGV's default action; from then on os/signals.c puts it there
+// whenever the program asks for that action. A handler of the program's is left alone, and one that it
+// installs later takes the watcher's place. True if the watcher is there. Early: a filter that the
+// program installs later may forbid the calls. `fn` is the same every time. Preserves errno.
 bool watch_install(watch_fn *fn);
+// What is to be installed for SIGSEGV where the program asks for `set`: the watcher, or `set` itself.
+const struct sigaction *watch_instead_of(const struct sigaction *set);
 // Whether an action is the watcher: to the program it is the default one.
 bool watch_is_ours(const struct sigaction *action);
 

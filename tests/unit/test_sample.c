@@ -31,6 +31,7 @@ static struct random_stream stream;
 static void start(void) {
     life_start();
     NEED(life_has_started());
+    sample_watch();
 }
 
 static void *sample(size_t size, size_t align) {

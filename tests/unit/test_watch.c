@@ -80,6 +80,32 @@ static void with_a_handler_after(void) {
     hole[5] = 1;
 }
 
+static struct sigaction with(void (*handler)(int)) {
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = handler;
+    return action;
+}
+
+static void with_a_handler_for_a_while(void) {
+    const struct sigaction mine = with(handle), standard = with(SIG_DFL);
+    struct sigaction old;
+    is_write_expected = true;
+    NEED(watch_install(see));
+    NEED(signals_action(SIGSEGV, &mine, NULL) == 0);
+    NEED(signals_action(SIGSEGV, &standard, &old) == 0 && old.sa_handler == handle);
+    NEED(signals_action(SIGSEGV, NULL, &old) == 0 && old.sa_handler == SIG_DFL);
+    hole[5] = 1;
+}
+
+static void ignored_for_a_while(void) {
+    const struct sigaction nothing = with(SIG_IGN), standard = with(SIG_DFL);
+    NEED(watch_install(see));
+    NEED(signals_action(SIGSEGV, &nothing, NULL) == 0);
+    NEED(signals_action(SIGSEGV, &standard, NULL) == 0);
+    hole[6] = 1;
+}
+
 static void ignored(void) {
     signal(SIGSEGV, SIG_IGN);
     NEED(!watch_install(see));
@@ -103,6 +129,10 @@ static void ends(void **state) {
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 44);
     status = end_of(with_a_handler_after);
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 44);
+    status = end_of(with_a_handler_for_a_while);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 42);
+    status = end_of(ignored_for_a_while);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
     status = end_of(ignored);
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 45);
 }
