@@ -161,8 +161,8 @@ static void *use_module(void *arg) {
     return NULL;
 }
 
-static void load_module(const char *path) {
-    void *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+static void load_module(const char *path, int flags) {
+    void *module = dlopen(path, RTLD_NOW | RTLD_LOCAL | flags);
     if (module == NULL) {
         say(dlerror());
         trouble = 1;
@@ -186,17 +186,26 @@ static void load_module(const char *path) {
     trouble |= dlclose(module) != 0;
 }
 
-static int mode_module(void) {
+// Blocks cross between the module and its host, whatever the module was loaded with.
+static int load_modules(int flags) {
     char path[PATH_MAX + 32];
     const ssize_t n = readlink("/proc/self/exe", path, PATH_MAX);
     path[n > 0 ? n : 0] = '\0';
     char *end = strrchr(path, '/');
     snprintf(end, 32, "/libmodule.so");
     for (int i = 0; i < 30; i++) {
-        load_module(path);
+        load_module(path, flags);
     }
     say("main\n");
     return 0;
+}
+
+static int mode_module(void) {
+    return load_modules(0);
+}
+
+static int mode_module_bound_deeply(void) {
+    return load_modules(RTLD_DEEPBIND);
 }
 
 static int mode_quick_exit(void) {
@@ -226,6 +235,7 @@ static const struct {
     {"exit-under-load", mode_exit_under_load, "main\ndestructor\n"},
     {"keys", mode_keys, "main\ndestructor\n"},
     {"module", mode_module, "main\ndestructor\n"},
+    {"module-bound-deeply", mode_module_bound_deeply, "main\ndestructor\n"},
     {"quick-exit", mode_quick_exit, "main\natexit\n"},
     {"closed-descriptors", mode_closed_descriptors, "main\ndestructor\n"},
 };
@@ -290,6 +300,7 @@ static void test_key_destructors(void **state) {
 static void test_modules_come_and_go(void **state) {
     (void)state;
     expect_mode("module");
+    expect_mode("module-bound-deeply");
 }
 
 static void test_quick_exit(void **state) {
