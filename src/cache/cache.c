@@ -45,42 +45,60 @@ static uint32_t mixer_mask(const struct class_info *info) {
     return places - 1;
 }
 
-// Gives the bin a vector of `capacity` entries, empty. An earlier one is forgotten: it was small.
-static bool bin_extend(struct bin *b, uint32_t capacity) {
-    uint64_t *vector = arena_alloc((capacity + 2) * sizeof *vector, 16);
-    if (vector == NULL) {
-        return false;
-    }
+// What a vector is first filled with.
+static uint32_t first_fill(const struct class_info *info) {
+    uint32_t first = FIRST_BYTES / info->bytes;
+    return first > FIRST_MOST ? FIRST_MOST : first < FIRST_LEAST ? FIRST_LEAST : first;
+}
+
+// The least a vector of the class has room for: most cells of small programs never need more.
+static uint32_t first_capacity(const struct class_info *info) {
+    uint32_t room = 2 * first_fill(info) - 2;
+    room = room < FIRST_CAPACITY ? room : FIRST_CAPACITY;
+    return room < info->capacity ? room : info->capacity;
+}
+
+static void bin_set_vector(struct bin *b, uint64_t *vector, uint32_t capacity) {
     b->entries = &vector[1];
     b->entries[capacity] = VECTOR_END;
     b->capacity = capacity;
-    return true;
+}
+
+// Gives the bin a vector of `capacity` entries, empty. An earlier one is forgotten: it was small. (Whole
+// cache lines: what lies beside it may be another thread's.)
+static bool bin_extend(struct bin *b, uint32_t capacity) {
+    uint64_t *vector = arena_alloc((capacity + 2) * sizeof *vector, FIRN_CACHE_LINE);
+    if (vector != NULL) {
+        bin_set_vector(b, vector, capacity);
+    }
+    return vector != NULL;
 }
 
 static struct bin *bin_make(struct cache *c, unsigned cell) {
     const struct class_info *info = &FIRN_ROOT.classes[root_cell_class(cell)];
-    struct bin *b = arena_alloc(sizeof *b, 16);
+    uint32_t capacity = first_capacity(info), mask = mixer_mask(info);
+    size_t words = capacity + 2 + mask + 1;
+    struct bin *b = arena_alloc(sizeof *b + words * sizeof(uint64_t), FIRN_CACHE_LINE);
     if (b == NULL) {
         return NULL;
     }
+    uint64_t *mixer = (uint64_t *)(b + 1);
+    bin_set_vector(b, &mixer[mask + 1], capacity);
     b->cache = c;
     b->cell = cell;
     for (unsigned i = 0; i < SPAN_BUCKETS; i++) {
         list_init(&b->lists[i]);
     }
-    uint32_t full = info->capacity;
-    if (!bin_extend(b, full < FIRST_CAPACITY ? full : FIRST_CAPACITY)) {
-        return NULL;
-    }
     c->cells[cell] = (struct cache_cell){
         .top = b->entries,
         .base = root_cell_base(cell),
         .spans = span_by_index(cell, 0),
+        .mixer = mixer,
         .reciprocal = info->reciprocal,
         .span_mask = info->span_mask,
         .span_shift = info->span_shift,
         .slot_bytes = info->bytes,
-        .mixer_mask = mixer_mask(info),
+        .mixer_mask = mask,
     };
     c->bins[cell] = b;
     return b;
@@ -98,8 +116,9 @@ static void bin_set_count(struct bin *b, uint32_t n) {
 static void bin_grow(struct bin *b) {
     const uint64_t *old = b->entries;
     uint32_t full = bin_class(b)->capacity;
+    uint32_t next = b->capacity < FIRST_CAPACITY && FIRST_CAPACITY < full ? FIRST_CAPACITY : full;
     uint32_t n = bin_count(b);
-    if (b->capacity < full && b->taken >= b->capacity && bin_extend(b, full)) {
+    if (b->capacity < full && b->taken >= b->capacity && bin_extend(b, next)) {
         for (uint32_t i = 0; i < n; i++) {
             b->entries[i] = old[i];
         }
@@ -251,8 +270,9 @@ static void bin_flush(struct bin *b, uint32_t n) {
 }
 
 static void bin_flush_mixer(struct bin *b) {
-    for (unsigned i = 0; i < MIXER; i++) {
-        uint64_t *place = &b->cache->mixers[b->cell][i];
+    const struct cache_cell *e = &b->cache->cells[b->cell];
+    for (unsigned i = 0; i <= e->mixer_mask; i++) {
+        uint64_t *place = &e->mixer[i];
         uint64_t entry = *place;
         *place = 0;
         if (entry != 0) {
@@ -331,8 +351,7 @@ static void refill(struct cache *c, unsigned cell) {
     uint32_t before = bin_count(b);
     // Half of what was needed so far, so that refills grow with use and small programs stay small.
     bin_grow(b);
-    uint32_t first = FIRST_BYTES / bin_class(b)->bytes;
-    first = first > FIRST_MOST ? FIRST_MOST : first < FIRST_LEAST ? FIRST_LEAST : first;
+    uint32_t first = first_fill(bin_class(b));
     uint32_t target = b->taken / 2 < first ? first : b->taken / 2;
     target = target < b->capacity ? target : b->capacity;
     uint32_t enough = (target + 1) / 2 > FIRST_LEAST ? (target + 1) / 2 : FIRST_LEAST;

@@ -60,6 +60,7 @@ struct cache_cell {
     uintptr_t base;      // address of the cell
     uintptr_t bytes;     // how much of it had descriptors when last looked at
     struct span *spans;  // the first descriptor (span_by_index)
+    uint64_t *mixer;     // freed slots, or 0
     uint32_t reciprocal; // class_info's
     uint32_t span_mask;
     uint32_t span_shift;
@@ -87,8 +88,7 @@ struct cache {
     _Atomic bool is_used;
     _Atomic bool is_dead; // in a forked child: its thread stayed in the parent
     struct cache_cell cells[CELLS];
-    uint64_t mixers[CELLS][MIXER]; // freed slots, or 0
-    struct bin *bins[CELLS];       // NULL until first used
+    struct bin *bins[CELLS]; // NULL until first used
 };
 
 // Where in `cells` the cell of an address is, in bytes. For an address that is not in the small
@@ -103,10 +103,6 @@ FIRN_INLINE uintptr_t cache_cell_at(const struct cache *c, uintptr_t address) {
 
 FIRN_INLINE struct cache_cell *cache_cell(struct cache *c, uintptr_t at) {
     return (struct cache_cell *)((uintptr_t)c->cells + at);
-}
-
-FIRN_INLINE uint64_t *cache_mixer(struct cache *c, uintptr_t at) {
-    return (uint64_t *)((uintptr_t)c->mixers + at * (sizeof c->mixers[0] >> CELL_LINE_SHIFT));
 }
 
 // The thread's cache. Never NULL: a thread without one has the shared empty cache, which has no
@@ -144,7 +140,7 @@ FIRN_INLINE uintptr_t cache_take(struct cache_cell *e, uint64_t *top, uint64_t e
 FIRN_INLINE void cache_push(struct cache *c, uintptr_t at, uint64_t *top, uint64_t noise,
                             uint64_t entry) {
     struct cache_cell *e = cache_cell(c, at);
-    uint64_t *place = &cache_mixer(c, at)[noise & e->mixer_mask];
+    uint64_t *place = &e->mixer[noise & e->mixer_mask];
     uint64_t out = *place;
     *place = entry;
     *top = out;

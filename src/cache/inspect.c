@@ -8,7 +8,7 @@ static bool is_owned(const struct span *s, const struct cache *c) {
 }
 
 static uint64_t mixer_entry(const struct cache *c, unsigned cell, unsigned place) {
-    return c->mixers[cell][place];
+    return c->cells[cell].mixer[place];
 }
 
 static void hold_entry(uint64_t entry, uintptr_t base, uintptr_t bytes, struct valid_holding *out) {
@@ -34,7 +34,7 @@ static bool find_holding(const struct span *s, const void *self, struct valid_ho
     for (uint32_t i = 0; i < n; i++) {
         hold_entry(b->entries[i], base, bytes, out);
     }
-    for (unsigned i = 0; i < MIXER; i++) {
+    for (unsigned i = 0; i <= owner->cells[s->cell].mixer_mask; i++) {
         hold_entry(mixer_entry(owner, s->cell, i), base, bytes, out);
     }
     return true;
@@ -72,10 +72,9 @@ static bool check_vector(const struct cache *c, const struct bin *b, struct vali
             return false;
         }
     }
-    for (uint32_t i = 0; i < MIXER; i++) {
+    for (uint32_t i = 0; i <= cell->mixer_mask; i++) {
         uint64_t entry = mixer_entry(c, b->cell, i);
-        if (entry != 0 && (!VALID_HOLDS(i <= cell->mixer_mask, NULL, fault) ||
-                           !check_entry(c, b, entry, fault))) {
+        if (entry != 0 && !check_entry(c, b, entry, fault)) {
             return false;
         }
     }
