@@ -140,6 +140,62 @@ static void virgin_slots_are_left_alone(void **state) {
     }
 }
 
+// ---- neighbours -------------------------------------------------------------------------------
+
+// Two live blocks side by side; the canary of `low` is between them.
+struct pair {
+    unsigned char *low, *high;
+    bool is_underflow; // of `high`, else an overflow of `low`
+    bool is_high_freed;
+};
+
+static void find_pair(struct pair *pair) {
+    enum { MANY = 600, SIZE = 100 };
+    static unsigned char *have[MANY];
+    for (unsigned i = 0; i < MANY; i++) {
+        have[i] = heap_alloc(SIZE, site);
+        assert_non_null(have[i]);
+        for (unsigned k = 0; k < i; k++) {
+            if (small_span(have[k]) == small_span(have[i]) &&
+                have[k] + slot_bytes(have[k]) == have[i]) {
+                pair->low = have[k];
+                pair->high = have[i];
+                return;
+            }
+        }
+    }
+    fail();
+}
+
+static void damage_and_free(void *context) {
+    const struct pair *pair = context;
+    if (pair->is_underflow) {
+        pair->high[-1] ^= 0x20;
+    } else {
+        pair->low[heap_usable(pair->low, site)] ^= 0x20;
+    }
+    heap_free(pair->is_high_freed ? pair->high : pair->low, site);
+}
+
+// One byte too far in either direction is found by whichever of the two is freed first.
+static void either_side_finds_either_mistake(void **state) {
+    (void)state;
+    struct pair pair;
+    if (!FIRN_CANARY) {
+        skip();
+    }
+    find_pair(&pair);
+    for (unsigned i = 0; i < 4; i++) {
+        pair.is_underflow = i % 2 != 0;
+        pair.is_high_freed = i / 2 != 0;
+        assert_true(small_run_aborts(damage_and_free, &pair,
+                                     pair.is_high_freed ? "firn: underflow: free("
+                                                        : "firn: overflow: free("));
+    }
+    heap_free(pair.low, site);
+    heap_free(pair.high, site);
+}
+
 // ---- what the other threads of a forked process were about to do -------------------------------
 
 static void check_recovered(void) {
@@ -200,6 +256,7 @@ int main(void) {
         cmocka_unit_test(what_is_freed_reads_as_zeros),
         cmocka_unit_test(also_by_another_thread),
         cmocka_unit_test(what_is_handed_out_reads_as_zeros),
+        cmocka_unit_test(either_side_finds_either_mistake),
         cmocka_unit_test(a_child_recovers_slots_in_any_state),
     };
     return cmocka_run_group_tests(tests, start, NULL);
