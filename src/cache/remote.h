@@ -21,7 +21,7 @@ extern struct span firn_closed_queue;
 
 // Brings a span with `pending` set to whoever owns it now.
 void remote_deliver(struct span *s);
-// Takes over everything queued for `c`, whose thread this is.
+// Takes over everything queued for `c`, whose thread this is. With its owner's lock, as the next.
 void remote_drain(struct cache *c);
 // Takes over what was freed in a span of `c` by threads that stayed behind when this process forked,
 // before they could queue it.

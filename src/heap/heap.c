@@ -10,6 +10,7 @@
 #include "src/heap/upkeep.h"
 #include "src/os/sys.h"
 #include "src/slab/central.h"
+#include "src/slab/owner.h"
 #include "src/span/large.h"
 
 #include <errno.h>
@@ -202,8 +203,10 @@ static void free_slot(void *p, struct found *f, const struct heap_call *call) {
     // Ours, and live: other threads freed something in its span, too. What is queued is taken over,
     // so that the next free here is fast again. What is marked and still not queued is either on its
     // way, or its thread stayed in the parent of this process, and then nobody else will take it.
+    owner_lock(c->number);
     remote_drain(c);
     remote_settle(c, f->span);
+    owner_unlock(c->number);
     FIRN_ENSURE(heap_free_owned(p, UINT64_MAX, call->api, call->site));
 }
 
