@@ -80,6 +80,13 @@ static_assert(FIRN_SPAN_GUARDS == 0 || (FIRN_SPAN_GUARDS >= 2 && FIRN_SPAN_GUARD
 static_assert(FIRN_SAMPLE_RATE == 0 || (FIRN_SAMPLE_RATE >= 100 && FIRN_SAMPLE_RATE <= 1000000),
               "what the option accepts");
 
+// The least seal of frozen pages: 0 off, 1 mac, 2 aead; the option `seal` can only raise it.
+// P-COLD-SEAL.
+#ifndef FIRN_SEAL
+#define FIRN_SEAL (FIRN_LEVEL >= 3 ? 2 : FIRN_LEVEL >= 2 ? 1 : 0)
+#endif
+static_assert(FIRN_SEAL >= 0 && FIRN_SEAL <= 2, "off, mac or aead");
+
 // Whole-structure validators and lock ranks. Debug and sanitizer builds.
 #ifndef FIRN_DEBUG
 #define FIRN_DEBUG 0

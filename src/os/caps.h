@@ -14,10 +14,11 @@ enum cap {
     CAP_RESERVE = 1u << 4,      // terabytes of PROT_NONE are free of charge (no RLIMIT_AS)
     CAP_WIDE_ADDRESS = 1u << 5, // 47 bits of user addresses; without it, 39 are assumed
     CAP_GETRANDOM = 1u << 6,    // getrandom(2); else /dev/urandom
-    // Tried when first needed (os/fault.h), not at start: set unless masked.
+    // Tried when first needed (os/fault.h, os/secret.h), not at start: set unless masked.
     CAP_FAULT_EVENT = 1u << 7,
     CAP_FAULT_SIGNAL = 1u << 8,
-    CAP_ALL = (1u << 9) - 1
+    CAP_SECRET = 1u << 9, // memfd_secret (os/secret.h)
+    CAP_ALL = (1u << 10) - 1
 };
 
 struct limits {
