@@ -392,6 +392,27 @@ void cold_store_after_fork(bool in_child) {
     }
 }
 
+void cold_store_abandon(void) {
+    if (!atomic_load_explicit(&store.is_started, memory_order_acquire)) {
+        return;
+    }
+    seal_after_fork(true);
+    for (unsigned i = 0; i < SHELVES; i++) {
+        struct shelf *s = &store.shelves[i];
+        struct reservation own = s->range;
+        uint32_t blocks = s->most_blocks;
+        map_decommit(&own, own.base, own.bytes);
+        memset(s, 0, sizeof *s);
+        s->lock = (struct lock)LOCK_INIT(LOCK_STORE);
+        shelf_make(s, &own, blocks, store.seal == SEAL_OFF);
+    }
+    _Atomic uint64_t *const figures[] = {&store.bytes, &store.uniform, &store.puts, &store.gets,
+                                         &store.drops, &store.zeros,   &store.poor, &store.full};
+    for (unsigned i = 0; i < sizeof figures / sizeof figures[0]; i++) {
+        atomic_store_explicit(figures[i], 0, memory_order_relaxed);
+    }
+}
+
 void cold_store_figures(struct cold_store_figures *out) {
     static const char *const seals[] = {"off", "mac", "aead"};
     memset(out, 0, sizeof *out);

@@ -59,6 +59,10 @@ bool cold_store_tidy(void);
 void cold_store_before_fork(void);
 void cold_store_after_fork(bool in_child);
 
+// In a forked child that needs nothing of what its parent stored, whichever call forked, and in whatever
+// state the store was: it is empty again, and its memory given back. No other thread uses it.
+void cold_store_abandon(void);
+
 struct cold_store_figures {
     uint64_t pages;          // stored now, those of one repeated byte included
     uint64_t uniform_pages;  // of those, pages of one repeated byte, which take no memory

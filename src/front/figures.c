@@ -3,6 +3,7 @@
 #include "src/front/figures.h"
 
 #include "src/base/text.h"
+#include "src/cold/cold.h"
 #include "src/heap/heap.h"
 #include "src/os/sys.h"
 
@@ -113,6 +114,9 @@ static const struct figures_row figures_rows[] = {
     FIGURES_ROW(caches_in_use, "of them in use"),
     FIGURES_ROW(guard_vmas, "mappings spent on guard pages"),
     FIGURES_ROW(reserved, "bytes of address space reserved"),
+    FIGURES_ROW(frozen, "bytes of pages set aside or compressed"),
+    FIGURES_ROW(frozen_pages, "pages compressed so far"),
+    FIGURES_ROW(thawed_pages, "of them, brought back"),
 };
 
 enum { FIGURES_ROWS = sizeof(figures_rows) / sizeof(figures_rows[0]) };
@@ -127,6 +131,50 @@ static void figures_pad(struct text *t, size_t column) {
     while (t->length < column && t->length + 1 < t->capacity) {
         text_char(t, ' ');
     }
+}
+
+static void figures_say(struct text *t, const char *before, uint64_t value) {
+    text_str(t, before);
+    text_dec(t, value);
+}
+
+// Where the cold tier runs, or why it does not; nothing where nobody asked for it.
+static void figures_cold(struct text *t) {
+    struct cold_stats c;
+    cold_stats(&c);
+    if (c.reason != NULL) {
+        text_str(t, "firn:   cold: off, ");
+        text_str(t, c.reason);
+        text_char(t, '\n');
+        return;
+    }
+    if (strcmp(c.engine, "none") == 0) {
+        return;
+    }
+    text_str(t, "firn:   cold: engine=");
+    text_str(t, c.engine);
+    figures_say(t, " chunks=", c.chunks);
+    figures_say(t, " away=", c.away);
+    figures_say(t, " staged=", c.staged);
+    figures_say(t, " frozen=", c.frozen);
+    figures_say(t, " zero=", c.zeros);
+    figures_say(t, " poor=", c.poor);
+    figures_say(t, " refused=", c.refused);
+    figures_say(t, " full=", c.full);
+    figures_say(t, "\nfirn:   cold: thaws=", c.thaws);
+    figures_say(t, " ahead=", c.fetched);
+    figures_say(t, " returns=", c.returns);
+    figures_say(t, " zeros=", c.filled);
+    figures_say(t, " forks=", c.forks);
+    figures_say(t, " p50_ns=", c.thaw_p50_ns);
+    figures_say(t, " p99_ns=", c.thaw_p99_ns);
+    figures_say(t, " max_ns=", c.thaw_longest_ns);
+    figures_say(t, " cpu_ms=", c.cpu_ns / 1000000);
+    figures_say(t, "\nfirn:   cold: stored_bytes=", c.stored_bytes);
+    figures_say(t, " store_bytes=", c.store_bytes);
+    text_str(t, " seal=");
+    text_str(t, c.seal);
+    text_char(t, '\n');
 }
 
 void figures_print(int fd) {
@@ -148,6 +196,7 @@ void figures_print(int fd) {
         text_str(&t, figures_rows[i].meaning);
         text_char(&t, '\n');
     }
+    figures_cold(&t);
     // In one piece: several processes may share the terminal or the log.
     if (fd >= 0) {
         sys_write(fd, t.data, t.length);

@@ -11,11 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-// One key. `word` is the only value of an option that takes a word; `max` is 0 for one that takes any
-// text; else a number from `min` to `max`.
+// One key. `words` are the values of an option that takes a word, separated by spaces; `max` is 0 for one
+// that takes any text; else a number from `min` to `max`.
 struct option_key {
     const char *name;
-    const char *word;
+    const char *words;
     uint64_t min, max;
     const char *expects; // completes "expected ..."; NULL: min to max
 };
@@ -28,6 +28,10 @@ enum option_index {
     OPTION_PURGE_DELAY,
     OPTION_REPORT,
     OPTION_SAMPLE,
+    OPTION_COLD,
+    OPTION_COLD_AFTER,
+    OPTION_COLD_MAX,
+    OPTION_SEAL,
     OPTIONS
 };
 
@@ -40,9 +44,14 @@ static const struct option_key option_keys[OPTIONS] = {
     // More often than the level promises, never less.
     [OPTION_SAMPLE] = {"sample", NULL, 100, FIRN_SAMPLE_RATE > 0 ? FIRN_SAMPLE_RATE : 1000000,
                        NULL},
+    // The order of enum option_cold.
+    [OPTION_COLD] = {"cold", "off on auto", 0, 0, "off, on or auto"},
+    [OPTION_COLD_AFTER] = {"cold_after", NULL, 1, 86400, NULL},
+    [OPTION_COLD_MAX] = {"cold_max", NULL, 0, (uint64_t)1 << 46, NULL},
+    [OPTION_SEAL] = {"seal", "off mac aead", 0, 0, "off, mac or aead"},
 };
 
-static struct options options_now = {.purge_delay_ms = 1000};
+static struct options options_now = {.purge_delay_ms = 1000, .cold_after_s = 120};
 
 const struct options *options_get(void) {
     return &options_now;
@@ -103,11 +112,23 @@ static void options_complain_value(const struct option_key *key, const char *val
     options_say(&line);
 }
 
+// *out: which of the words it is.
+static bool options_find_word(const char *words, const char *value, size_t n, uint64_t *out) {
+    *out = 0;
+    for (const char *at = words; *at != '\0'; ++*out) {
+        const size_t bytes = strcspn(at, " ");
+        if (bytes == n && memcmp(at, value, n) == 0) {
+            return true;
+        }
+        at += bytes + strspn(at + bytes, " ");
+    }
+    return false;
+}
+
 static bool options_read_value(const struct option_key *key, const char *value, size_t n,
                                uint64_t *out) {
-    if (key->word != NULL) {
-        *out = 1;
-        return n == strlen(key->word) && memcmp(value, key->word, n) == 0;
+    if (key->words != NULL) {
+        return options_find_word(key->words, value, n, out);
     }
     if (key->max == 0) {
         return n > 0 && n < OPTIONS_REPORT_BYTES;
@@ -118,7 +139,7 @@ static bool options_read_value(const struct option_key *key, const char *value, 
 static void options_set(unsigned index, uint64_t value, const char *text, size_t n) {
     switch (index) {
     case OPTION_STATS:
-        options_now.stats_exit = value != 0;
+        options_now.stats_exit = true;
         break;
     case OPTION_VERBOSE:
         options_now.verbose = value != 0;
@@ -132,6 +153,18 @@ static void options_set(unsigned index, uint64_t value, const char *text, size_t
         break;
     case OPTION_SAMPLE:
         options_now.sample = (uint32_t)value;
+        break;
+    case OPTION_COLD:
+        options_now.cold = (enum option_cold)value;
+        break;
+    case OPTION_COLD_AFTER:
+        options_now.cold_after_s = (uint32_t)value;
+        break;
+    case OPTION_COLD_MAX:
+        options_now.cold_max_bytes = value;
+        break;
+    case OPTION_SEAL:
+        options_now.seal = (unsigned)value;
         break;
     default:
         options_now.purge_delay_ms = (uint32_t)value;

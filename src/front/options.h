@@ -12,12 +12,18 @@
 
 enum { OPTIONS_REPORT_BYTES = 256 };
 
+enum option_cold { OPTION_COLD_OFF, OPTION_COLD_ON, OPTION_COLD_AUTO };
+
 struct options {
     bool stats_exit;         // stats=exit: print a summary at exit
     bool verbose;            // verbose=1: one line at start
     bool abort_conf;         // abort_conf=1: bad options end the process
     uint32_t sample;         // sample=N: one allocation in N; 0: not named, as the level says
     uint32_t purge_delay_ms; // purge_delay=MS: 0..600000, default 1000
+    enum option_cold cold;   // cold=off|on|auto: whether idle pages are frozen; auto is off as yet
+    unsigned seal;           // seal=off|mac|aead: 0, 1 or 2; the level may ask for more
+    uint64_t cold_max_bytes; // cold_max=BYTES: what frozen pages may be packed to; 0: no cap
+    uint32_t cold_after_s;   // cold_after=SECONDS: the age at which; 1..86400, default 120
     // report=FILE, report=fd:N, report=syslog: where reports go (os/sink); "": standard error. A path
     // cannot contain a separator.
     char report[OPTIONS_REPORT_BYTES];

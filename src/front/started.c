@@ -1,9 +1,25 @@
 // What the heap calls once it has started.
 #include "hardening/sample.h"
+#include "src/base/config.h"
+#include "src/base/text.h"
+#include "src/cold/cold.h"
 #include "src/front/front.h"
 #include "src/front/options.h"
 #include "src/heap/life.h"
 #include "src/heap/upkeep.h"
+#include "src/os/sys.h"
+
+#include <string.h>
+
+// Tests do not wait for a second.
+static uint64_t cold_after_ms(void) {
+    const char *text = FIRN_TEST_HOOKS ? sys_environment("FIRN_TEST_COLD") : NULL;
+    uint64_t ms = (uint64_t)options_get()->cold_after_s * 1000;
+    if (text != NULL) {
+        (void)!text_parse_size(text, strlen(text), &ms);
+    }
+    return ms;
+}
 
 void life_started(void) {
     front_start();
@@ -13,5 +29,7 @@ void life_started(void) {
     if (firn_sample_rate != 0) {
         sample_watch();
     }
+    cold_choose(options_get()->cold == OPTION_COLD_ON, cold_after_ms(), options_get()->seal,
+                options_get()->cold_max_bytes);
     upkeep_set_delay(options_get()->purge_delay_ms);
 }

@@ -29,7 +29,7 @@ static void *alloc_large(size_t size, size_t align, bool *is_zero) {
     if (c == NULL) {
         return fail();
     }
-    upkeep_tick(c);
+    upkeep_tick_alloc(c);
     void *p = large_alloc(size, align, is_zero);
     // What other classes no longer need may be what is missing.
     return p != NULL || !heap_trim() ? p : large_alloc(size, align, is_zero);
@@ -107,7 +107,7 @@ static void *alloc_class(unsigned class_index, size_t align, uintptr_t site) {
     if (c == NULL) {
         return fail();
     }
-    upkeep_tick(c);
+    upkeep_tick_alloc(c);
     unsigned cell = root_cell(class_index, partition_of(site, c->site_key));
     void *p = take_slot(c, cell, site);
     if (FIRN_UNLIKELY(p == NULL) && firn_regions[cell].is_exhausted) {

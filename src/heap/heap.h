@@ -54,7 +54,9 @@ struct heap_stats {
     size_t caches;                 // thread caches ever made
     size_t caches_in_use;
     size_t guard_vmas;
-    size_t reserved; // address space reserved
+    size_t reserved;                   // address space reserved
+    size_t frozen;                     // bytes of pages set aside or compressed now
+    size_t frozen_pages, thawed_pages; // so far
 };
 void heap_stats(struct heap_stats *out);
 

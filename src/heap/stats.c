@@ -1,5 +1,6 @@
 // Statistics are summed when asked for, from the descriptors: nothing is counted on a hot path.
 #include "hardening/sample.h"
+#include "src/cold/cold.h"
 #include "src/heap/heap.h"
 #include "src/heap/life.h"
 #include "src/meta/arena.h"
@@ -72,4 +73,9 @@ void heap_stats(struct heap_stats *out) {
     cache_count(&out->caches, &out->caches_in_use);
     out->guard_vmas = map_guard_vmas();
     out->reserved += FIRN_ROOT.data.bytes + FIRN_ROOT.meta.bytes;
+    struct cold_stats cold;
+    cold_stats(&cold);
+    out->frozen = cold.away << FIRN_PAGE_SHIFT;
+    out->frozen_pages = cold.frozen;
+    out->thawed_pages = cold.thaws;
 }

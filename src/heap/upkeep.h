@@ -5,6 +5,7 @@
 
 #include "src/base/compiler.h"
 #include "src/cache/cache.h"
+#include "src/cold/cold.h"
 
 void upkeep_run(void);
 void upkeep_set_delay(uint32_t ms);
@@ -16,6 +17,15 @@ enum { UPKEEP_TICKS = 64 };
 FIRN_INLINE void upkeep_tick(struct cache *c) {
     if (FIRN_UNLIKELY(++c->ticks % UPKEEP_TICKS == 0)) {
         upkeep_run();
+    }
+}
+
+// The same, where a thread may be started: in an allocation, with no lock held. (Not in a free: libc frees
+// while it holds what the start of a thread needs.)
+FIRN_INLINE void upkeep_tick_alloc(struct cache *c) {
+    if (FIRN_UNLIKELY(++c->ticks % UPKEEP_TICKS == 0)) {
+        upkeep_run();
+        cold_upkeep();
     }
 }
 

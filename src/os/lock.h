@@ -18,6 +18,7 @@ enum lock_rank {
     LOCK_CLASS,     // one per size class: central lists, growth
     LOCK_FRAME,     // frames that meshed pages share
     LOCK_LARGE,     // large objects
+    LOCK_COLD,      // pages that are away (cold/table.h)
     LOCK_STORE,     // where the bytes of frozen pages are
     LOCK_ARENA,     // descriptor memory
     LOCK_SEAL,      // nonces of this process

@@ -68,6 +68,10 @@ static void expect_ok(const char *text, struct options want) {
     assert_int_equal(o.options.sample, want.sample);
     assert_int_equal(o.options.purge_delay_ms, want.purge_delay_ms);
     assert_string_equal(o.options.report, want.report);
+    assert_int_equal(o.options.cold, want.cold);
+    assert_int_equal(o.options.seal, want.seal);
+    assert_int_equal(o.options.cold_max_bytes, want.cold_max_bytes);
+    assert_int_equal(o.options.cold_after_s, want.cold_after_s != 0 ? want.cold_after_s : 120);
 }
 
 static const struct options defaults = {.purge_delay_ms = 1000};
@@ -124,6 +128,32 @@ static void test_separators_and_order(void **state) {
     expect_ok("purge_delay=7:purge_delay=8", (struct options){.purge_delay_ms = 8});
 }
 
+static void test_words(void **state) {
+    (void)state;
+    struct options want = {.purge_delay_ms = 1000, .cold = OPTION_COLD_ON, .cold_after_s = 5};
+    expect_ok("cold=on:cold_after=5", want);
+    want.cold = OPTION_COLD_AUTO;
+    expect_ok("cold=on,cold=auto,cold_after=5", want);
+    expect_ok("cold=on:cold=off", defaults);
+    want = (struct options){.purge_delay_ms = 1000, .seal = 2, .cold_max_bytes = 1 << 20};
+    expect_ok("seal=mac:seal=aead:cold_max=1m", want);
+    expect_complaint("seal=gcm",
+                     "firn: FIRN_OPTIONS: seal: value 'gcm' ignored; expected off, mac or aead\n");
+    static const char *const bad[] = {"", "o", "onn", "off on", "ON", " "};
+    for (unsigned i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        char text[64], words[128];
+        snprintf(text, sizeof text, "cold=%s", bad[i]);
+        snprintf(words, sizeof words,
+                 "firn: FIRN_OPTIONS: cold: value '%s' ignored; expected off, on or auto\n",
+                 bad[i]);
+        expect_complaint(text, words);
+    }
+    expect_complaint("cold",
+                     "firn: FIRN_OPTIONS: cold: value '1' ignored; expected off, on or auto\n");
+    expect_complaint("cold_after=0",
+                     "firn: FIRN_OPTIONS: cold_after: value '0' ignored; expected 1 to 86400\n");
+}
+
 // P-SAMPLE: none turns samples off. (In these builds no level promises any; see GNUmakefile.)
 static void test_samples_only_become_more(void **state) {
     (void)state;
@@ -175,7 +205,7 @@ static void test_unknown_key_names_the_closest(void **state) {
     expect_complaint(
         "abortconf=1",
         "firn: FIRN_OPTIONS: unknown option 'abortconf' ignored; closest is 'abort_conf'\n");
-    expect_complaint("=1", "firn: FIRN_OPTIONS: unknown option '' ignored; closest is 'stats'\n");
+    expect_complaint("=1", "firn: FIRN_OPTIONS: unknown option '' ignored; closest is 'cold'\n");
 }
 
 static void test_keys_are_exact(void **state) {
@@ -257,6 +287,7 @@ int main(void) {
         cmocka_unit_test(test_every_key),
         cmocka_unit_test(test_bare_key_means_one),
         cmocka_unit_test(test_separators_and_order),
+        cmocka_unit_test(test_words),
         cmocka_unit_test(test_samples_only_become_more),
         cmocka_unit_test(test_report_target),
         cmocka_unit_test(test_unknown_key_names_the_closest),

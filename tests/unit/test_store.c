@@ -244,6 +244,32 @@ static void children_have_their_own(void **state) {
     }
 }
 
+static void abandon(void) {
+    struct cold_store_figures f;
+    for (unsigned i = 0; i < SOME; i++) {
+        (void)put(i, i % PAGES_RANDOM);
+    }
+    pid_t pid = fork();
+    if (pid == 0) {
+        cold_store_abandon();
+        cold_store_figures(&f);
+        NEED(f.pages == 0 && f.stored_bytes == 0 && f.resident_bytes == 0);
+        puts_and_gets();
+        _exit(0);
+    }
+    int status = -1;
+    NEED(waitpid(pid, &status, 0) == pid && status == 0);
+    cold_store_figures(&f);
+    NEED(f.pages == SOME);
+}
+
+static void children_may_start_anew(void **state) {
+    (void)state;
+    for (unsigned seal = SEAL_OFF; seal <= SEAL_AEAD; seal++) {
+        run(abandon, seal);
+    }
+}
+
 // ---- memory -----------------------------------------------------------------------------------
 
 enum { MANY = 6000 };
@@ -393,7 +419,7 @@ int main(void) {
         cmocka_unit_test(what_was_put_comes_back), cmocka_unit_test(what_was_not_put_is_fatal),
         cmocka_unit_test(children_have_their_own), cmocka_unit_test(memory_follows_what_is_stored),
         cmocka_unit_test(a_cap_is_kept),           cmocka_unit_test(lesser_kernels),
-        cmocka_unit_test(threads_do_not_meet),
+        cmocka_unit_test(threads_do_not_meet),     cmocka_unit_test(children_may_start_anew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,249 @@
+#include "src/cold/cold.h"
+
+#include "src/base/fatal.h"
+#include "src/cold/freeze.h"
+#include "src/cold/stage.h"
+#include "src/cold/table.h"
+#include "src/cold/thaw.h"
+#include "src/meta/arena.h"
+#include "src/meta/page_state.h"
+#include "src/meta/root.h"
+#include "src/os/caps.h"
+#include "src/os/fault.h"
+#include "src/os/map.h"
+#include "src/os/missing.h"
+#include "src/os/sys.h"
+#include "src/os/thread.h"
+
+#include <string.h>
+
+enum { CPU_PERCENT = 10, STAGE_TRIES = 200, STAGE_WAIT_NS = 50000000 };
+enum phase { NOT_STARTED, STARTING, RUNNING, IMPOSSIBLE };
+
+// On a page that reads as zeros in every forked child: there nothing of this runs.
+struct process {
+    _Atomic int phase; // enum phase
+};
+static struct process *process;
+static bool is_asked;
+static _Atomic(const char *) reason;
+
+static void set_phase(enum phase phase) {
+    atomic_store_explicit(&process->phase, (int)phase, memory_order_release);
+}
+
+static enum phase phase_now(void) {
+    return process == NULL
+               ? NOT_STARTED
+               : (enum phase)atomic_load_explicit(&process->phase, memory_order_acquire);
+}
+
+// ---- the rest of the heap -------------------------------------------------------------------------
+
+// fault_taken_fn. Sequentially consistent: see claim in freeze.c.
+static bool is_taken(uintptr_t address) {
+    struct chunk *c = phase_now() == RUNNING ? table_find(address) : NULL;
+    return c != NULL && atomic_load(&c->is_claimed);
+}
+
+// True when the page is not away any more, or never was.
+static bool release_page(uintptr_t address) {
+    enum page_state state = page_state_get(address);
+    switch (state) {
+    case PAGE_STAGED:
+    case PAGE_FROZEN:
+        // A child may need it still.
+        return thaw_children() == 0 && page_state_move(address, state, PAGE_FRESH);
+    case PAGE_RESIDENT:
+    case PAGE_TRACKED:
+        return page_state_move(address, state, PAGE_FRESH);
+    case PAGE_THAWING:
+        return false;
+    default:
+        return true;
+    }
+}
+
+// page_state_release_fn. Holds no lock of ours, and waits for the thread that thaws only, which waits for
+// nobody.
+static void release(uintptr_t address, size_t bytes) {
+    if (phase_now() != RUNNING) {
+        return;
+    }
+    for (uintptr_t at = address; at < address + bytes; at += FIRN_PAGE) {
+        while (table_find(at) != NULL && !release_page(at)) {
+            sys_yield();
+        }
+    }
+}
+
+// ---- start --------------------------------------------------------------------------------------
+
+static bool is_rationed(void) {
+    const struct limits *limits = caps_limits();
+    return FIRN_ROOT.is_sparse || limits->is_strict_overcommit || limits->data_bytes != UINT64_MAX;
+}
+
+// Memory that must not be paged is not to be taken away either, and everything mapped from now on might
+// have to be there at once.
+static bool is_locked(void) {
+    char text[4096];
+    static const char key[] = "VmLck:";
+    const char *at =
+        sys_read_file("/proc/self/status", text, sizeof text) > 0 ? strstr(text, key) : NULL;
+    for (at = at != NULL ? at + sizeof key - 1 : ""; *at != '\0' && *at != '\n'; at++) {
+        if (*at >= '1' && *at <= '9') {
+            return true;
+        }
+    }
+    return false;
+}
+
+// In a forked child all this describes the parent.
+static void forget_parent(void) {
+    static const enum page_state before_fresh[] = {PAGE_RESIDENT, PAGE_TRACKED, PAGE_STAGED,
+                                                   PAGE_FROZEN};
+    lock_reset(&cold_lock);
+    for (struct chunk *c = table_first(); c != NULL; c = c->next) {
+        for (unsigned i = 0; i < CHUNK_PAGES; i++) {
+            uintptr_t at = c->base + ((uintptr_t)i << FIRN_PAGE_SHIFT);
+            (void)!page_state_move(at, PAGE_THAWING, PAGE_RESIDENT);
+            for (unsigned k = 0; k < sizeof before_fresh / sizeof before_fresh[0]; k++) {
+                (void)!page_state_move(at, before_fresh[k], PAGE_FRESH);
+            }
+        }
+        memset(c->pages, 0, sizeof c->pages);
+        c->registered = 0;
+        c->wait = c->rest = 0;
+        atomic_store_explicit(&c->is_claimed, false, memory_order_relaxed);
+        atomic_store_explicit(&c->filled, 0, memory_order_relaxed);
+        atomic_store_explicit(&c->away, 0, memory_order_relaxed);
+    }
+    thaw_reset();
+    cold_store_abandon();
+}
+
+// The mesher's descriptor, where it will have one, is opened before ours takes anything from it.
+static const char *prepare(void) {
+    if (is_rationed()) {
+        return "memory is rationed";
+    }
+    if (is_locked()) {
+        return "memory is locked";
+    }
+    (void)!fault_start(FIRN_ROOT.small_base, FIRN_ROOT.small_bytes);
+    if (!missing_isolate()) {
+        return "no descriptor table of its own";
+    }
+    const char *missing = missing_open();
+    if (missing != NULL) {
+        return missing;
+    }
+    if (!cold_store_start()) {
+        return "no memory for the store";
+    }
+    // A child's staging area is its parent's business until the parent has filled what the child lacks.
+    for (unsigned i = 0; i < STAGE_TRIES; i++) {
+        if (stage_start()) {
+            return NULL;
+        }
+        thread_sleep(STAGE_WAIT_NS);
+    }
+    return "no staging area";
+}
+
+static void run(void) {
+    forget_parent();
+    const char *why = prepare();
+    if (why == NULL) {
+        fatal_set_opener(missing_open_error);
+        fault_set_taken(is_taken);
+        page_state_set_keeper(release);
+        set_phase(RUNNING);
+        why = thread_start(thaw_run) ? NULL : "no thread";
+    }
+    if (why != NULL) {
+        missing_close();
+        atomic_store_explicit(&reason, why, memory_order_release);
+        set_phase(IMPOSSIBLE);
+        return;
+    }
+    freeze_run();
+}
+
+void cold_choose(bool is_on, uint64_t after_ms, unsigned seal, uint64_t most_bytes) {
+    is_asked = is_on;
+    cold_store_choose(seal, most_bytes);
+    freeze_configure(after_ms, CPU_PERCENT);
+    if (!is_on || process != NULL) {
+        return;
+    }
+    process = arena_alloc(FIRN_PAGE, FIRN_PAGE);
+    if (process == NULL || !map_wipe_on_fork((uintptr_t)process, FIRN_PAGE)) {
+        process = NULL;
+        atomic_store_explicit(&reason, "no memory that is wiped on fork", memory_order_release);
+    }
+}
+
+void cold_upkeep(void) {
+    int expected = NOT_STARTED;
+    if (FIRN_LIKELY(!is_asked) || process == NULL ||
+        !atomic_compare_exchange_strong_explicit(&process->phase, &expected, STARTING,
+                                                 memory_order_acq_rel, memory_order_relaxed)) {
+        return;
+    }
+    if (!thread_start(run)) {
+        atomic_store_explicit(&reason, "no thread", memory_order_release);
+        set_phase(IMPOSSIBLE);
+    }
+}
+
+// ---- statistics ---------------------------------------------------------------------------------
+
+static uint64_t quantile(const uint64_t times[THAW_BUCKETS], unsigned percent) {
+    uint64_t all = 0, seen = 0;
+    for (unsigned i = 0; i < THAW_BUCKETS; i++) {
+        all += times[i];
+    }
+    for (unsigned i = 0; i < THAW_BUCKETS && all > 0; i++) {
+        seen += times[i];
+        if (seen * 100 >= all * percent) {
+            return (uint64_t)2 << i;
+        }
+    }
+    return 0;
+}
+
+void cold_stats(struct cold_stats *out) {
+    struct freeze_figures f;
+    struct thaw_figures t;
+    freeze_figures(&f);
+    thaw_figures(&t);
+    struct cold_store_figures s;
+    bool is_running = phase_now() == RUNNING;
+    cold_store_figures(&s);
+    *out = (struct cold_stats){
+        .engine = is_running ? "event" : "none",
+        .reason = atomic_load_explicit(&reason, memory_order_acquire),
+        .staged = f.staged,
+        .frozen = f.frozen,
+        .zeros = f.zeros,
+        .poor = f.poor,
+        .refused = f.refused,
+        .full = f.full,
+        .thaws = t.thaws,
+        .returns = t.returns,
+        .fetched = t.fetched,
+        .filled = t.zeros,
+        .forks = t.forks,
+        .thaw_p50_ns = quantile(t.times, 50),
+        .thaw_p99_ns = quantile(t.times, 99),
+        .thaw_longest_ns = t.longest_ns,
+        .away = is_running ? f.away : 0,
+        .chunks = f.chunks,
+        .cpu_ns = f.cpu_ns,
+        .stored_bytes = is_running ? s.stored_bytes : 0,
+        .store_bytes = is_running ? s.resident_bytes + s.index_bytes : 0,
+        .seal = s.seal,
+    };
+}

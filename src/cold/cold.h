@@ -1,0 +1,45 @@
+// The cold tier: pages of small blocks that nobody has touched for a while are taken out of memory,
+// compressed, and brought back by the next touch. Off unless asked for.
+//
+// Two threads, started with the first upkeep of a process that asks for it: one that looks for idle
+// pages and freezes them (freeze.h), one that brings them back (thaw.h). Neither ever touches a page
+// that may be away. Their descriptors are in a table of their own.
+//
+// With the mesher it shares no page: a chunk of 2 MiB is claimed for the cold tier, and then no page of
+// it is merged; a chunk with a merged page is not claimed.
+//
+// Fork: see thaw.h. A child starts with no page away and no threads; it starts its own when it comes to
+// its first upkeep.
+#ifndef FIRN_COLD_COLD_H
+#define FIRN_COLD_COLD_H
+
+#include "src/base/compiler.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// Asks for it. Single-threaded, at start. `after_ms`: the age at which a page is frozen. `seal` and
+// `most_bytes`: as cold_store_choose.
+void cold_choose(bool is_on, uint64_t after_ms, unsigned seal, uint64_t most_bytes);
+
+// To be called now and then, by a thread that holds no lock and can afford the start of one: starts the
+// cold tier, once in each process. May allocate. Preserves errno.
+void cold_upkeep(void);
+
+struct cold_stats {
+    const char *engine; // "event"; "none" before it runs
+    const char *reason; // why not: NULL when it runs, or was not asked for
+    uint64_t staged, frozen, zeros, poor, refused, full; // pages, so far (freeze.h)
+    uint64_t thaws, returns, fetched, filled, forks;     // likewise (thaw.h)
+    uint64_t thaw_p50_ns, thaw_p99_ns, thaw_longest_ns;  // upper ends of powers of two
+    uint64_t away;                                       // pages that are now
+    uint64_t chunks;
+    uint64_t cpu_ns;
+    uint64_t stored_bytes; // what frozen pages are packed and sealed to
+    uint64_t store_bytes;  // what that occupies, with the store's own records
+    const char *seal;      // off, mac, aead
+};
+void cold_stats(struct cold_stats *out);
+
+#endif

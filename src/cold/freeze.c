@@ -1,0 +1,438 @@
+#include "src/cold/freeze.h"
+
+#include "src/base/fatal.h"
+#include "src/cold/stage.h"
+#include "src/cold/table.h"
+#include "src/cold/thaw.h"
+#include "src/meta/page_state.h"
+#include "src/os/clock.h"
+#include "src/os/fault.h"
+#include "src/os/missing.h"
+#include "src/os/thread.h"
+#include "src/span/region.h"
+
+#include <string.h>
+
+enum {
+    LOOKS = 4,       // in the age at which a page is frozen
+    IDLE_LOOKS = 2,  // without a write, before a page is staged
+    BATCH = 64,      // pages staged at once
+    STUBBORN = 2,    // heat of a page that refused to move before
+    LEAST_MS = 100,  // between two looks
+    REST_MOST = 64,  // looks for which such a chunk is left alone
+    BUSY_ZEROS = 64, // pages of zeros given between two looks to a chunk that is better left alone
+    MS = 1000000     // ns
+};
+
+static uint64_t look_ms = 30000;
+static unsigned percent = 10;
+
+static struct {
+    _Atomic uint64_t staged, frozen, zeros, poor, refused, full, cpu_ns, chunks, away;
+} figures;
+
+static void count(_Atomic uint64_t *figure, uint64_t n) {
+    atomic_fetch_add_explicit(figure, n, memory_order_relaxed);
+}
+
+void freeze_configure(uint64_t after_ms, unsigned cpu_percent) {
+    look_ms = after_ms / LOOKS > LEAST_MS ? after_ms / LOOKS : LEAST_MS;
+    percent = cpu_percent;
+}
+
+static uint64_t now_ms(void) {
+    return clock_coarse_ns() / MS;
+}
+
+// ---- pace ---------------------------------------------------------------------------------------
+
+static uint64_t paced_from_ns, paced_cpu_ns;
+
+// Sleeps off what was used beyond the share. What was not used is not saved up for longer than a second.
+static void keep_pace(void) {
+    uint64_t now = clock_ns();
+    uint64_t cpu = missing_thread_ns();
+    uint64_t due = paced_from_ns + (cpu - paced_cpu_ns) * 100 / percent;
+    atomic_store_explicit(&figures.cpu_ns, cpu, memory_order_relaxed);
+    if (due > now + 2 * MS) {
+        thread_sleep(due - now);
+    }
+    if (now > paced_from_ns + (uint64_t)1000 * MS) {
+        paced_from_ns = due > now ? due : now;
+        paced_cpu_ns = cpu;
+    }
+}
+
+// ---- staging ------------------------------------------------------------------------------------
+
+// With cold_lock. The page did not go after all. True: it has been shared with a forked child for long,
+// which may be gone; that shows when it is written to.
+static bool unstage(struct chunk *c, uintptr_t address) {
+    struct cold_page *p = table_page(c, address);
+    bool is_stubborn = p->heat >= STUBBORN;
+    p->holds = HOLDS_NOTHING;
+    p->idle = 0;
+    table_leave_alone(p, 1);
+    table_count_away(c, -1);
+    // Else it was released meanwhile.
+    if (page_state_move(address, PAGE_STAGED, PAGE_THAWING)) {
+        FIRN_ENSURE(page_state_move(address, PAGE_THAWING, PAGE_RESIDENT));
+    }
+    count(&figures.refused, 1);
+    return is_stubborn;
+}
+
+// Changes nothing. Without the lock: should the page be gone, this thread waits for it like any other.
+static void write_nothing(uintptr_t address) {
+    (void)atomic_fetch_or((_Atomic unsigned char *)address, 0);
+}
+
+// With cold_lock. How many of the pages were marked, from the first on.
+static uint32_t mark_staged(struct chunk *c, uintptr_t address, uint32_t n, uint32_t slot) {
+    for (uint32_t i = 0; i < n; i++) {
+        uintptr_t at = address + ((uintptr_t)i << FIRN_PAGE_SHIFT);
+        struct cold_page *p = table_page(c, at);
+        if (p->holds != HOLDS_NOTHING || !page_state_move(at, PAGE_TRACKED, PAGE_STAGED)) {
+            return i;
+        }
+        p->at.slot = slot + i;
+        p->holds = HOLDS_SLOT;
+        table_count_away(c, 1);
+    }
+    return n;
+}
+
+// Neighbours, all idle.
+static void stage_pages(struct chunk *c, uintptr_t address, uint32_t n) {
+    uint32_t slot = stage_take(address, n, now_ms() + (LOOKS - IDLE_LOOKS) * look_ms);
+    if (slot == STAGE_NONE) {
+        return;
+    }
+    uintptr_t stubborn = 0;
+    lock_acquire(&cold_lock);
+    n = mark_staged(c, address, n, slot);
+    for (uint32_t done = 0; done < n;) {
+        size_t bytes = (size_t)(n - done) << FIRN_PAGE_SHIFT;
+        uintptr_t at = address + ((uintptr_t)done << FIRN_PAGE_SHIFT);
+        size_t moved;
+        enum missing_result result = missing_move(at, stage_address(slot + done), bytes, &moved);
+        done += (uint32_t)(moved >> FIRN_PAGE_SHIFT);
+        count(&figures.staged, moved >> FIRN_PAGE_SHIFT);
+        if (result == MISSING_DONE) {
+            break;
+        }
+        do {
+            at = address + ((uintptr_t)done << FIRN_PAGE_SHIFT);
+            bool is_stubborn = unstage(c, at);
+            stubborn = is_stubborn && result == MISSING_BUSY ? at : stubborn;
+            done++;
+        } while (result == MISSING_AGAIN && done < n);
+    }
+    lock_release(&cold_lock);
+    if (stubborn != 0) { // one of them will do: the others have their turn
+        write_nothing(stubborn);
+    }
+}
+
+// ---- looking ------------------------------------------------------------------------------------
+
+static const struct span *span_of(uintptr_t address) {
+    uintptr_t offset = address - FIRN_ROOT.small_base;
+    unsigned cell = (unsigned)(offset >> FIRN_ROOT.cell_shift);
+    return span_at(offset, &FIRN_ROOT.classes[root_cell_class(cell)]);
+}
+
+// Whether an idle page may go. Its span may change meanwhile: then it is only a guess that was wrong.
+static bool is_wanted(struct chunk *c, uintptr_t address) {
+    struct cold_page *p = table_page(c, address);
+    if (p->rest > 0) {
+        p->rest--;
+        return false;
+    }
+    return p->idle >= IDLE_LOOKS && p->holds == HOLDS_NOTHING &&
+           span_state(span_of(address)) == SPAN_ACTIVE;
+}
+
+// Of up to 64 pages, a bit for each that may go.
+static uint64_t judge(struct chunk *c, uintptr_t address, uint32_t n,
+                      const struct missing_run *run) {
+    uint64_t wanted = 0;
+    lock_acquire(&cold_lock);
+    for (uint32_t i = 0; i < n; i++) {
+        uintptr_t at = address + ((uintptr_t)i << FIRN_PAGE_SHIFT);
+        struct cold_page *p = table_page(c, at);
+        if (page_state_get(at) == PAGE_FRESH && p->holds == HOLDS_NOTHING) {
+            (void)!page_state_move(at, PAGE_FRESH, PAGE_RESIDENT);
+            p->heat = p->rest = 0; // what it was like before it was given back says nothing
+        }
+        if (page_state_get(at) == PAGE_RESIDENT) {
+            (void)!page_state_move(at, PAGE_RESIDENT, PAGE_TRACKED);
+        }
+        p->idle = run->is_written || !run->is_plain ? 0 : (uint8_t)(p->idle + (p->idle < 255));
+        wanted |= (uint64_t)is_wanted(c, at) << i;
+    }
+    lock_release(&cold_lock);
+    return wanted;
+}
+
+static void look_at_run(struct chunk *c, const struct missing_run *run) {
+    for (uintptr_t at = run->start; at < run->end; at += (uintptr_t)BATCH << FIRN_PAGE_SHIFT) {
+        uintptr_t pages = (run->end - at) >> FIRN_PAGE_SHIFT;
+        uint64_t wanted = judge(c, at, pages < BATCH ? (uint32_t)pages : BATCH, run);
+        while (wanted != 0) {
+            uint32_t first = (uint32_t)__builtin_ctzll(wanted);
+            uint64_t rest = ~(wanted >> first);
+            uint32_t n = rest != 0 ? (uint32_t)__builtin_ctzll(rest) : BATCH;
+            n = n < BATCH - first ? n : BATCH - first;
+            stage_pages(c, at + ((uintptr_t)first << FIRN_PAGE_SHIFT), n);
+            wanted &= n == BATCH ? 0 : ~((((uint64_t)1 << n) - 1) << first);
+        }
+    }
+}
+
+// What page_state_release left behind.
+static void sweep(struct chunk *c) {
+    if (table_away(c) == 0) {
+        return;
+    }
+    for (unsigned i = 0; i < CHUNK_PAGES; i++) {
+        struct cold_page *p = &c->pages[i];
+        if (i % BATCH == 0) {
+            lock_acquire(&cold_lock);
+        }
+        enum page_state state = page_state_get(c->base + ((uintptr_t)i << FIRN_PAGE_SHIFT));
+        if (p->holds != HOLDS_NOTHING && state != PAGE_STAGED && state != PAGE_FROZEN) {
+            if (p->holds == HOLDS_BLOB) {
+                cold_store_drop(p->at.blob);
+            }
+            p->holds = HOLDS_NOTHING;
+            table_count_away(c, -1);
+        }
+        if (i % BATCH == BATCH - 1) {
+            lock_release(&cold_lock);
+        }
+    }
+}
+
+// ---- chunks -------------------------------------------------------------------------------------
+
+static uint32_t count_used(uintptr_t from, uintptr_t end, bool *any_meshed) {
+    uintptr_t offset = from - FIRN_ROOT.small_base;
+    unsigned cell = (unsigned)(offset >> FIRN_ROOT.cell_shift);
+    const struct class_info *info = &FIRN_ROOT.classes[root_cell_class(cell)];
+    uint32_t used = 0;
+    for (uintptr_t at = from; at < end; at += (uintptr_t)info->span_mask + 1) {
+        const struct span *s = span_of(at);
+        used += span_state(s) == SPAN_ACTIVE;
+        *any_meshed |= span_is_meshed(s);
+    }
+    return used;
+}
+
+// Order, against a merge that begins: claimed first, looked second; fault_stage does it the other way round.
+static bool claim(struct chunk *c, uintptr_t end) {
+    bool any_meshed = false;
+    atomic_store(&c->is_claimed, true);
+    if (!fault_is_staged(c->base, CHUNK_BYTES)) {
+        (void)count_used(c->base, end, &any_meshed);
+        if (!any_meshed && fault_yield(c->base, end - c->base)) {
+            if (missing_register(c->base, end - c->base, false)) {
+                c->registered = end - c->base;
+                count(&figures.chunks, 1);
+                return true;
+            }
+            fault_regain(c->base, end - c->base);
+        }
+    }
+    atomic_store(&c->is_claimed, false);
+    return false;
+}
+
+static void give_up(struct chunk *c) {
+    missing_unregister(c->base, c->registered);
+    atomic_store(&c->is_claimed, false);
+    fault_regain(c->base, c->registered);
+    c->registered = 0;
+    atomic_fetch_sub_explicit(&figures.chunks, 1, memory_order_relaxed);
+}
+
+// Not before it has stopped growing: fresh memory there would have to be asked of a thread.
+static bool is_registered(struct chunk *c, uintptr_t end) {
+    if (c->registered != 0) {
+        uint32_t filled = atomic_exchange_explicit(&c->filled, 0, memory_order_relaxed);
+        if (filled > BUSY_ZEROS && table_away(c) == 0) {
+            give_up(c);
+            c->rest = c->rest < REST_MOST ? (uint8_t)(2 * c->rest + 2) : REST_MOST;
+            c->wait = c->rest;
+            return false;
+        }
+        c->rest /= 2;
+        if (end - c->base > c->registered && fault_yield(c->base, end - c->base) &&
+            missing_register(c->base, end - c->base, false)) {
+            c->registered = end - c->base;
+        }
+        return c->registered != 0;
+    }
+    if (c->wait > 0) {
+        c->wait--;
+        return false;
+    }
+    bool any_meshed = false;
+    uint32_t used = count_used(c->base, end, &any_meshed);
+    if (used != c->used) {
+        c->used = used;
+        return false;
+    }
+    return used > 0 && !any_meshed && claim(c, end);
+}
+
+static void look_at_chunk(uintptr_t base, uintptr_t end) {
+    static struct missing_run runs[CHUNK_PAGES];
+    struct chunk *c = table_make(base);
+    if (c == NULL || !is_registered(c, end)) {
+        return;
+    }
+    sweep(c);
+    if (thaw_children() == 0) {
+        int n = missing_scan(c->base, c->registered, runs, CHUNK_PAGES);
+        for (int i = 0; i < n; i++) {
+            look_at_run(c, &runs[i]);
+        }
+    }
+    keep_pace();
+}
+
+static void look(void) {
+    for (unsigned cell = 0; cell < CELLS; cell++) {
+        uintptr_t limit = atomic_load_explicit(&firn_cell_limits[cell], memory_order_acquire);
+        if (limit == 0) {
+            continue;
+        }
+        for (uintptr_t base = root_cell_base(cell); base < limit; base += CHUNK_BYTES) {
+            look_at_chunk(base, limit - base < CHUNK_BYTES ? limit : base + CHUNK_BYTES);
+        }
+    }
+}
+
+// ---- freezing -----------------------------------------------------------------------------------
+
+// With cold_lock.
+static bool is_in_slot(struct chunk *c, uintptr_t address, uint32_t slot) {
+    const struct cold_page *p = c != NULL ? table_page(c, address) : NULL;
+    return p != NULL && p->holds == HOLDS_SLOT && p->at.slot == slot &&
+           page_state_get(address) == PAGE_STAGED;
+}
+
+// With cold_lock: `put` is what the store said of the page, which is where it was. False: not yet.
+static bool conclude(struct chunk *c, uintptr_t address, enum cold_put put, struct cold_blob blob) {
+    struct cold_page *p = table_page(c, address);
+    switch (put) {
+    case COLD_STORED:
+        p->at.blob = blob;
+        p->holds = HOLDS_BLOB;
+        p->generation++;
+        p->heat = (uint8_t)(p->heat > 0 ? p->heat - 1 : 0);
+        // Else it was released at this moment: the next sweep finds the blob.
+        (void)!page_state_move(address, PAGE_STAGED, PAGE_FROZEN);
+        count(&figures.frozen, 1);
+        return true;
+    case COLD_ZERO:
+        p->holds = HOLDS_NOTHING;
+        table_count_away(c, -1);
+        (void)!page_state_move(address, PAGE_STAGED, PAGE_FRESH);
+        count(&figures.zeros, 1);
+        return true;
+    case COLD_POOR:
+    case COLD_FULL:
+    default:
+        count(put == COLD_POOR ? &figures.poor : &figures.full, 1);
+        table_leave_alone(p, 4);
+        return thaw_page(c, address) != MISSING_AGAIN;
+    }
+}
+
+// False: later.
+static bool freeze_slot(uint32_t slot, uintptr_t address) {
+    struct chunk *c = table_find(address);
+    struct cold_blob blob = {0};
+    lock_acquire(&cold_lock);
+    bool is_staged = is_in_slot(c, address, slot);
+    bool may_go = thaw_children() == 0;
+    uint32_t generation = is_staged ? table_page(c, address)->generation + 1 : 0;
+    lock_release(&cold_lock);
+    if (!is_staged || !may_go) {
+        return !is_staged;
+    }
+    // A touch meanwhile takes the page away from under this; what is read then is of no account. A copy,
+    // since a compressor may rely on what it reads to stay as it is.
+    static _Alignas(FIRN_PAGE) char copy[FIRN_PAGE];
+    memcpy(copy, (const void *)stage_address(slot), FIRN_PAGE);
+    enum cold_put put = cold_store_put(address, generation, copy, &blob);
+    lock_acquire(&cold_lock);
+    bool is_done = true;
+    is_staged = is_in_slot(c, address, slot);
+    if (is_staged) {
+        is_done = thaw_children() == 0 && conclude(c, address, put, blob);
+    }
+    lock_release(&cold_lock);
+    if (put == COLD_STORED && (!is_staged || !is_done)) {
+        cold_store_drop(blob);
+    }
+    return is_done;
+}
+
+static void freeze_due(void) {
+    uint32_t slot;
+    uintptr_t address;
+    uint64_t due;
+    for (unsigned i = 1; stage_oldest(&slot, &address, &due); i++) {
+        if ((int32_t)((uint32_t)now_ms() - (uint32_t)due) < 0 || !freeze_slot(slot, address)) {
+            break;
+        }
+        stage_give_oldest();
+        if (i % BATCH == 0) {
+            stage_flush();
+            keep_pace();
+        }
+    }
+    stage_flush();
+}
+
+void freeze_run(void) {
+    paced_from_ns = clock_ns();
+    paced_cpu_ns = missing_thread_ns();
+    for (uint64_t next_look = 0;;) {
+        uint64_t now = now_ms();
+        if (now >= next_look) {
+            next_look = now + look_ms;
+            look();
+        }
+        freeze_due();
+        while (cold_store_tidy()) {
+            keep_pace();
+        }
+        keep_pace();
+        uint64_t left = next_look > now_ms() ? next_look - now_ms() : 0;
+        // What is staged falls due between two looks.
+        uint64_t step = look_ms / 4 > 20 ? look_ms / 4 : 20;
+        thread_sleep((left < step ? left : step) * MS);
+    }
+}
+
+void freeze_figures(struct freeze_figures *out) {
+    uint64_t away = 0;
+    for (struct chunk *c = table_first(); c != NULL; c = c->next) {
+        away += table_away(c);
+    }
+    *out = (struct freeze_figures){
+        .staged = atomic_load_explicit(&figures.staged, memory_order_relaxed),
+        .frozen = atomic_load_explicit(&figures.frozen, memory_order_relaxed),
+        .zeros = atomic_load_explicit(&figures.zeros, memory_order_relaxed),
+        .poor = atomic_load_explicit(&figures.poor, memory_order_relaxed),
+        .refused = atomic_load_explicit(&figures.refused, memory_order_relaxed),
+        .full = atomic_load_explicit(&figures.full, memory_order_relaxed),
+        .cpu_ns = atomic_load_explicit(&figures.cpu_ns, memory_order_relaxed),
+        .chunks = atomic_load_explicit(&figures.chunks, memory_order_relaxed),
+        .away = away,
+    };
+}

@@ -1,0 +1,246 @@
+// Idle pages are frozen while threads touch them, change them, free them, hand them to system calls,
+// compact the heap, and fork in three ways. Every byte of every block is checked, in every process.
+//
+// Where the cold tier does not run (no right to a userfaultfd that serves system calls) the same is done
+// without it, and said.
+//
+// firn-test: levels=0,2,3 timeout=120 sanitize=none
+
+#include "tests/stress/stress.h"
+
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#define THREADS 8u
+#define BLOCKS 12000u
+#define LEAST_FROZEN 2000u
+
+struct item {
+    unsigned char *p;
+    uint32_t bytes;
+    uint32_t seed;
+};
+
+struct worker {
+    pthread_t thread;
+    unsigned number;
+    struct rng rng;
+    struct item *items; // not in the heap: what is to be found there is known without it
+    uint64_t checks;
+};
+
+static struct worker workers[THREADS];
+static atomic_ullong forks;
+
+static unsigned char byte_of(const struct item *item, uint32_t i) {
+    // Text-like, so that it compresses, and different for all blocks.
+    return (unsigned char)("the quick brown fox jumps over the lazy dog "[(item->seed + i) % 44] ^
+                           (item->seed >> (i % 3 * 8) & 3));
+}
+
+static void fill(struct item *item) {
+    for (uint32_t i = 0; i < item->bytes; i++) {
+        item->p[i] = byte_of(item, i);
+    }
+}
+
+static bool is_right(const struct item *item) {
+    for (uint32_t i = 0; i < item->bytes; i++) {
+        if (item->p[i] != byte_of(item, i)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void make(struct worker *w, struct item *item) {
+    item->bytes = 1 + (uint32_t)rng_below(&w->rng, 1800);
+    item->seed = (uint32_t)rng_next(&w->rng);
+    item->p = malloc(item->bytes);
+    STRESS_CHECK(item->p != NULL, "malloc(%u) failed", item->bytes);
+    fill(item);
+}
+
+static struct item *pick(struct worker *w) {
+    return &w->items[rng_below(&w->rng, BLOCKS)];
+}
+
+static void check(struct worker *w, const struct item *item) {
+    STRESS_CHECK(is_right(item), "thread %u: block %p of %u bytes has changed", w->number,
+                 (void *)item->p, item->bytes);
+    w->checks++;
+}
+
+// The kernel reads a block that may be away, and writes to another one.
+static void pass_through_kernel(struct worker *w) {
+    struct item *from = pick(w), *to = pick(w);
+    int ends[2];
+    if (from == to || pipe(ends) != 0) {
+        return;
+    }
+    free(to->p);
+    *to = *from;
+    to->p = malloc(to->bytes);
+    STRESS_CHECK(to->p != NULL, "malloc failed");
+    ssize_t put = write(ends[1], from->p, from->bytes);
+    ssize_t got = read(ends[0], to->p, to->bytes);
+    STRESS_CHECK(put == (ssize_t)from->bytes && got == put, "a system call failed: %zd, %zd", put,
+                 got);
+    close(ends[0]);
+    close(ends[1]);
+    check(w, to);
+}
+
+static void step(struct worker *w) {
+    struct item *item = pick(w);
+    switch (rng_below(&w->rng, 8)) {
+    case 0:
+        check(w, item);
+        free(item->p);
+        make(w, item);
+        break;
+    case 1:
+        check(w, item);
+        item->seed++;
+        fill(item);
+        break;
+    case 2:
+        pass_through_kernel(w);
+        break;
+    case 3:
+        free(item->p);
+        make(w, item);
+        break;
+    default:
+        check(w, item);
+        break;
+    }
+}
+
+// In a child: what this thread owned is as it was.
+static void check_in_child(struct worker *w, unsigned n) {
+    for (unsigned i = 0; i < n; i++) {
+        check(w, pick(w));
+    }
+}
+
+static pid_t clone_raw(void) {
+    return (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, 0);
+}
+
+static void fork_somehow(struct worker *w) {
+    unsigned way = (unsigned)rng_below(&w->rng, 3);
+    pid_t pid = way == 0 ? clone_raw() : fork();
+    STRESS_CHECK(pid >= 0, "fork failed: %d", errno);
+    if (pid == 0) {
+        check_in_child(w, 300);
+        if (way == 2) { // a child of the child, at once
+            pid_t grandchild = fork();
+            if (grandchild == 0) {
+                check_in_child(w, 300);
+                step(w);
+                _exit(0);
+            }
+            int status = 0;
+            STRESS_CHECK(waitpid(grandchild, &status, 0) == grandchild && status == 0,
+                         "a grandchild ended with %#x", (unsigned)status);
+        }
+        if (way != 0) {
+            for (unsigned i = 0; i < 20; i++) {
+                step(w);
+            }
+        }
+        _exit(0);
+    }
+    int status = 0;
+    STRESS_CHECK(waitpid(pid, &status, 0) == pid && status == 0, "a child (way %u) ended with %#x",
+                 way, (unsigned)status);
+    atomic_fetch_add(&forks, 1);
+}
+
+static void *work(void *argument) {
+    struct worker *w = argument;
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        make(w, &w->items[i]);
+    }
+    while (!stress_time_is_up()) {
+        // A burst, and a rest in which pages grow cold.
+        for (unsigned i = 0; i < 40; i++) {
+            step(w);
+        }
+        if (w->number < 2 && rng_below(&w->rng, 4) == 0) {
+            fork_somehow(w);
+        }
+        if (w->number == 2 && rng_below(&w->rng, 16) == 0) {
+            size_t (*compact)(void) = NULL;
+            *(void **)&compact = dlsym(RTLD_DEFAULT, "firn_compact");
+            if (compact != NULL) {
+                (void)compact();
+            }
+        }
+        stress_sleep_ms(20 + (unsigned)rng_below(&w->rng, 60));
+    }
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        check(w, &w->items[i]);
+    }
+    for (unsigned i = 0; i < BLOCKS; i += 2) { // unread
+        free(w->items[i].p);
+    }
+    for (unsigned i = 1; i < BLOCKS; i += 2) {
+        check(w, &w->items[i]);
+        free(w->items[i].p);
+    }
+    return NULL;
+}
+
+// Frozen pages in all, as malloc_info says.
+static unsigned long long frozen_pages(void) {
+    char *text = NULL;
+    size_t bytes = 0;
+    unsigned long long n = 0;
+    FILE *f = open_memstream(&text, &bytes);
+    STRESS_CHECK(f != NULL && malloc_info(0, f) == 0 && fclose(f) == 0, "malloc_info failed");
+    const char *at = strstr(text, "name=\"frozen_pages\" value=\"");
+    if (at != NULL) {
+        n = strtoull(at + strlen("name=\"frozen_pages\" value=\""), NULL, 10);
+    }
+    free(text);
+    return n;
+}
+
+int main(int argc, char **argv) {
+    if (getenv("FIRN_OPTIONS") == NULL) {
+        setenv("FIRN_OPTIONS", "cold=on:cold_after=1", 1);
+        setenv("FIRN_TEST_COLD", "300", 1); // milliseconds instead
+        execv("/proc/self/exe", argv);
+    }
+    stress_seconds = 8;
+    stress_start("stress_cold", argc, argv);
+    mem_start();
+    for (unsigned i = 0; i < THREADS; i++) {
+        struct worker *w = &workers[i];
+        w->number = i;
+        w->rng = rng_for(i);
+        w->items = mmap(NULL, BLOCKS * sizeof *w->items, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        STRESS_CHECK(w->items != MAP_FAILED, "no memory");
+        w->thread = stress_thread(work, w);
+    }
+    uint64_t checks = 0;
+    for (unsigned i = 0; i < THREADS; i++) {
+        stress_join(workers[i].thread);
+        checks += workers[i].checks;
+    }
+    unsigned long long frozen = frozen_pages();
+    bool can_freeze = geteuid() == 0 && getenv("FIRN_TEST_CAPS") == NULL;
+    STRESS_CHECK(!can_freeze || frozen >= LEAST_FROZEN || stress_seconds < 5,
+                 "only %llu pages were frozen", frozen);
+    printf("ok stress_cold: %" PRIu64 " checks, %llu pages frozen, %llu forks\n", checks, frozen,
+           (unsigned long long)atomic_load(&forks));
+    return 0;
+}

@@ -1,0 +1,321 @@
+// The cold tier in a whole heap: what is idle goes, what is touched comes back as it was, by whomever and
+// however it is touched, and what is in use stays.
+// firn-test: levels=1,2 timeout=120 sanitize=none
+#include "src/cold/cold.h"
+
+#include "src/cold/table.h"
+#include "src/heap/heap.h"
+#include "src/heap/life.h"
+#include "src/meta/page_state.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { BLOCKS = 12000, BYTES = 500, AFTER_MS = 200, WAIT_MS = 40000 };
+static const uintptr_t site = 0x409000;
+
+static char *blocks[BLOCKS];
+
+static void sleep_ms(unsigned ms) {
+    struct timespec t = {ms / 1000, ms % 1000 * 1000000L};
+    nanosleep(&t, NULL);
+}
+
+static struct cold_stats stats(void) {
+    struct cold_stats s;
+    cold_stats(&s);
+    return s;
+}
+
+static void describe(char *out, unsigned i) {
+    memset(out, 0, BYTES);
+    snprintf(out, BYTES, "block %u: %s", i, "all work and no play makes jack a dull boy ");
+    for (unsigned k = 64; k < BYTES; k++) {
+        out[k] = (char)('a' + (k * i) % 7);
+    }
+}
+
+static bool is_right(unsigned i) {
+    char expected[BYTES];
+    describe(expected, i);
+    return memcmp(blocks[i], expected, BYTES) == 0;
+}
+
+static bool are_right(unsigned from, unsigned until) {
+    for (unsigned i = from; i < until; i++) {
+        if (!is_right(i)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void allocate(void) {
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        blocks[i] = heap_alloc(BYTES, site);
+        assert_non_null(blocks[i]);
+        describe(blocks[i], i);
+    }
+}
+
+static void release(void) {
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        heap_free(blocks[i], site);
+    }
+    (void)heap_trim();
+}
+
+static bool is_frozen(unsigned i) {
+    return page_state_get((uintptr_t)blocks[i]) == PAGE_FROZEN;
+}
+
+static unsigned count_frozen(void) {
+    unsigned n = 0;
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        n += is_frozen(i);
+    }
+    return n;
+}
+
+// Until most blocks lie on frozen pages. False: that cannot be, or takes too long.
+static bool try_to_freeze(void) {
+    for (unsigned ms = 0; count_frozen() < BLOCKS * 8 / 10; ms += 20) {
+        if (stats().reason != NULL || ms > WAIT_MS) {
+            return false;
+        }
+        sleep_ms(20);
+    }
+    return true;
+}
+
+// Skips the test where nothing can be frozen.
+static void freeze_most(void) {
+    if (!try_to_freeze()) {
+        print_message("cold: %s\n", stats().reason != NULL ? stats().reason : "slow");
+        assert_non_null(stats().reason);
+        skip();
+    }
+}
+
+static int start(void **state) {
+    (void)state;
+    life_start();
+    cold_choose(true, AFTER_MS, 0, 0);
+    cold_upkeep();
+    return 0;
+}
+
+static void test_idle_pages_go_and_come_back(void **state) {
+    (void)state;
+    allocate();
+    freeze_most();
+    struct cold_stats s = stats();
+    assert_true(s.frozen >= 1000 && s.away >= 1000);
+    assert_string_equal(s.engine, "event");
+    assert_true(are_right(0, BLOCKS));
+    s = stats();
+    assert_true(s.thaws >= 1000 && s.thaw_p50_ns > 0 && s.thaw_longest_ns >= s.thaw_p50_ns / 2);
+    release();
+}
+
+// Read, never written: nothing but staging can tell.
+static void test_what_is_read_stays(void **state) {
+    (void)state;
+    enum { HOT = 64 };
+    allocate();
+    freeze_most();
+    assert_true(are_right(0, HOT));
+    uint64_t thaws = 0;
+    for (unsigned ms = 0; ms < 3000; ms += 20) {
+        assert_true(are_right(0, HOT));
+        sleep_ms(20);
+        if (ms == 1000) {
+            thaws = stats().thaws;
+        }
+    }
+    // Others on the same pages, and their neighbours, may come and go: no more than these few pages.
+    assert_true(stats().thaws - thaws <= 4);
+    release();
+}
+
+// The kernel reads and writes pages that are away.
+static void test_system_calls(void **state) {
+    (void)state;
+    int ends[2];
+    char text[BYTES], path[] = "/tmp/firn-cold-XXXXXX";
+    allocate();
+    int fd = mkstemp(path);
+    assert_true(fd >= 0 && pipe(ends) == 0);
+    freeze_most();
+    unsigned n = 0;
+    for (unsigned i = 0; i + 1 < BLOCKS && n < 200; i += 61) {
+        if (!is_frozen(i) || !is_frozen(i + 1)) {
+            continue;
+        }
+        n++;
+        assert_int_equal(write(ends[1], blocks[i], BYTES), BYTES);
+        assert_int_equal(read(ends[0], blocks[i + 1], BYTES), BYTES);
+        describe(text, i);
+        assert_memory_equal(blocks[i + 1], text, BYTES);
+        assert_int_equal(pwrite(fd, blocks[i + 1], BYTES, 0), BYTES);
+        describe(text, i + 1);
+        assert_int_equal(pwrite(fd, text, BYTES, BYTES), BYTES);
+        assert_int_equal(pread(fd, blocks[i + 1], BYTES, BYTES), BYTES);
+    }
+    assert_true(n >= 50);
+    assert_true(are_right(0, BLOCKS));
+    close(fd);
+    unlink(path);
+    close(ends[0]);
+    close(ends[1]);
+    release();
+}
+
+static pid_t clone_raw(void) {
+    return (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, 0);
+}
+
+static int wait_for(pid_t pid) {
+    int status = -1;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return status;
+}
+
+static void child_works(bool is_known) {
+    if (!are_right(0, BLOCKS / 2)) {
+        _exit(1);
+    }
+    for (unsigned i = BLOCKS / 2; is_known && i < BLOCKS; i += 2) {
+        heap_free(blocks[i], site);
+        blocks[i] = heap_alloc(BYTES, site);
+        describe(blocks[i], i);
+    }
+    _exit(are_right(0, BLOCKS) ? 0 : 2);
+}
+
+// A child has what its parent had, whichever call made it, though the parent goes on.
+static void test_children(void **state) {
+    (void)state;
+    for (unsigned way = 0; way < 3; way++) {
+        allocate();
+        freeze_most();
+        pid_t pid = way == 1 ? clone_raw() : fork();
+        assert_true(pid >= 0);
+        if (pid == 0) {
+            pid_t grandchild = way == 2 ? fork() : 0;
+            if (grandchild != 0) {
+                int status = -1;
+                waitpid(grandchild, &status, 0);
+                _exit(status == 0 && are_right(0, BLOCKS) ? 0 : 3);
+            }
+            child_works(way != 1);
+        }
+        for (unsigned i = 0; i < BLOCKS; i++) { // the parent changes it all
+            memset(blocks[i], 0x55, BYTES);
+        }
+        assert_int_equal(wait_for(pid), 0);
+        release();
+    }
+}
+
+// Freed unread, given back, used again: zeros, and nothing of what was there.
+static void test_freed_while_frozen(void **state) {
+    (void)state;
+    allocate();
+    freeze_most();
+    release();
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        blocks[i] = heap_alloc_zeroed(BYTES, site);
+        for (unsigned k = 0; k < BYTES; k++) {
+            assert_int_equal(blocks[i][k], 0);
+        }
+    }
+    release();
+    for (unsigned ms = 0; stats().away > 16; ms += 20) {
+        assert_true(ms < WAIT_MS);
+        sleep_ms(20);
+    }
+}
+
+// A daemon that closes all it did not open, and one that gives up its rights.
+static void test_descriptors_and_rights(void **state) {
+    (void)state;
+    allocate();
+    freeze_most();
+    pid_t pid = fork();
+    if (pid == 0) { // a new process, which starts its own
+        cold_upkeep();
+        if (!try_to_freeze()) {
+            _exit(5);
+        }
+        (void)syscall(SYS_close_range, 3, ~0u, 0);
+        if (setresgid(65534, 65534, 65534) != 0 || setresuid(65534, 65534, 65534) != 0) {
+            _exit(4);
+        }
+        _exit(are_right(0, BLOCKS) ? 0 : 1);
+    }
+    assert_int_equal(wait_for(pid), 0);
+    assert_true(are_right(0, BLOCKS));
+    release();
+}
+
+static atomic_bool is_over;
+
+static void *touch(void *argument) {
+    unsigned seed = (unsigned)(uintptr_t)argument;
+    uintptr_t wrong = 0;
+    while (!atomic_load(&is_over)) {
+        seed = seed * 1103515245u + 12345u;
+        wrong += !is_right(seed / 65536 % BLOCKS);
+        if (seed / 65536 % 8 == 0) {
+            sleep_ms(2);
+        }
+    }
+    return (void *)wrong;
+}
+
+static void test_threads_touch_the_same_pages(void **state) {
+    (void)state;
+    enum { TOUCHERS = 4 };
+    pthread_t threads[TOUCHERS];
+    allocate();
+    freeze_most();
+    for (uintptr_t i = 0; i < TOUCHERS; i++) {
+        assert_int_equal(pthread_create(&threads[i], NULL, touch, (void *)(i / 2)), 0);
+    }
+    sleep_ms(1500);
+    atomic_store(&is_over, true);
+    for (unsigned i = 0; i < TOUCHERS; i++) {
+        void *wrong;
+        pthread_join(threads[i], &wrong);
+        assert_null(wrong);
+    }
+    release();
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_idle_pages_go_and_come_back),
+        cmocka_unit_test(test_what_is_read_stays),
+        cmocka_unit_test(test_system_calls),
+        cmocka_unit_test(test_children),
+        cmocka_unit_test(test_freed_while_frozen),
+        cmocka_unit_test(test_descriptors_and_rights),
+        cmocka_unit_test(test_threads_touch_the_same_pages),
+    };
+    return cmocka_run_group_tests(tests, start, NULL);
+}
