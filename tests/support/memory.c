@@ -87,3 +87,18 @@ size_t memory_resident_kib(uintptr_t address) {
     }
     return kib;
 }
+
+size_t memory_pss_bytes(void) {
+    char line[128];
+    size_t sum = 0, kib = 0;
+    FILE *rollup = fopen("/proc/self/smaps_rollup", "r");
+    while (rollup != NULL && fgets(line, sizeof(line), rollup) != NULL) {
+        if (sscanf(line, "Pss_Anon: %zu", &kib) == 1 || sscanf(line, "Pss_Shmem: %zu", &kib) == 1) {
+            sum += kib;
+        }
+    }
+    if (rollup != NULL) {
+        fclose(rollup);
+    }
+    return sum << 10;
+}

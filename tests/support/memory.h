@@ -18,5 +18,8 @@ size_t memory_count_vmas(uintptr_t address, size_t bytes);
 bool memory_has_flag(uintptr_t address, const char *flag);
 // Kilobytes of the mapping that contains `address` that are in physical memory.
 size_t memory_resident_kib(uintptr_t address);
+// Bytes of this process's physical memory by PSS, pages of files left out: the kernel may take those
+// away, and bring them back, at any time. 0 where it does not tell.
+size_t memory_pss_bytes(void);
 
 #endif

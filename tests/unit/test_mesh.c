@@ -104,19 +104,6 @@ static size_t live_bytes(void) {
     return n;
 }
 
-static size_t pss_bytes(void) {
-    char line[128];
-    size_t kib = 0;
-    FILE *f = fopen("/proc/self/smaps_rollup", "r");
-    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
-        (void)sscanf(line, "Pss: %zu", &kib);
-    }
-    if (f != NULL) {
-        fclose(f);
-    }
-    return kib << 10;
-}
-
 static bool can_mesh(void) {
     return !small_is_rationed() && merge_is_possible();
 }
@@ -143,15 +130,15 @@ static void free_all(void) {
 }
 
 static void gives_memory_back(void *context) {
-    size_t before = pss_bytes();
+    size_t before = memory_pss_bytes();
     (void)context;
     fragment(16, 512);
-    size_t fragmented = pss_bytes() - before;
+    size_t fragmented = memory_pss_bytes() - before;
     compact();
     struct mesh_stats s;
     mesh_stats(&s);
     if (can_mesh() && !memory_is_sanitized()) {
-        size_t left = pss_bytes() - before;
+        size_t left = memory_pss_bytes() - before;
         NEED(s.meshed_pages > 0 && s.frames > 0 && s.frames < s.meshed_pages);
         NEED(left * 2 < fragmented);
         NEED(left < 4 * live_bytes() + 2 * MIB); // tables of the mesher's own
