@@ -36,6 +36,8 @@ struct worker {
 
 static struct worker workers[THREADS];
 static atomic_ullong forks;
+static atomic_bool has_compacted;
+static uint64_t compact_from_ns;
 
 static unsigned char byte_of(const struct item *item, uint32_t i) {
     // Text-like, so that it compresses, and different for all blocks.
@@ -134,7 +136,10 @@ static pid_t clone_raw(void) {
 }
 
 static void fork_somehow(struct worker *w) {
-    unsigned way = (unsigned)rng_below(&w->rng, 3);
+    // A raw clone's child has holes where pages are merged (mesh/merge.h), so there is none of them once
+    // somebody compacts.
+    unsigned way = atomic_load(&has_compacted) ? 1 + (unsigned)rng_below(&w->rng, 2)
+                                               : (unsigned)rng_below(&w->rng, 3);
     pid_t pid = way == 0 ? clone_raw() : fork();
     STRESS_CHECK(pid >= 0, "fork failed: %d", errno);
     if (pid == 0) {
@@ -179,7 +184,9 @@ static void *work(void *argument) {
         if (w->number == 2 && rng_below(&w->rng, 16) == 0) {
             size_t (*compact)(void) = NULL;
             *(void **)&compact = dlsym(RTLD_DEFAULT, "firn_compact");
-            if (compact != NULL) {
+            if (compact != NULL && stress_now_ns() > compact_from_ns) {
+                atomic_store(&has_compacted, true);
+                stress_sleep_ms(500); // children made before have ended
                 (void)compact();
             }
         }
@@ -221,6 +228,7 @@ int main(int argc, char **argv) {
     }
     stress_seconds = 8;
     stress_start("stress_cold", argc, argv);
+    compact_from_ns = stress_now_ns() + (uint64_t)stress_seconds * 500000000u;
     mem_start();
     for (unsigned i = 0; i < THREADS; i++) {
         struct worker *w = &workers[i];
