@@ -11,8 +11,8 @@
 #include "hardening/slot.h"
 #include "src/base/bits.h"
 #include "src/base/config.h"
+#include "src/cache/noise.h"
 #include "src/cache/partition.h"
-#include "src/os/random.h"
 #include "src/span/span.h"
 
 // A vector is a 0, the entries, then VECTOR_END. A cache keeps, for each cell, the place after the
@@ -20,16 +20,6 @@
 // (full) or stale. So neither pop nor push needs a count.
 #define VECTOR_END (~(uint64_t)0)
 enum { MIXER = 32 };
-
-// What a cache draws its places from: one byte a free, its lower five bits random, never 0. The 0 at
-// the end says: fetch more.
-// So does the kernel, by wiping the page it lies on in a forked child.
-enum { NOISE_BYTES = 504 }; // with the rest a quarter of a page
-struct noise {
-    struct random_stream stream;
-    int thread; // its number, 0 until asked for
-    uint8_t bytes[NOISE_BYTES];
-};
 
 // An entry: the slot's index in the top byte, its address in the lower 48 bits, and a flag where
 // addresses have zeros.
@@ -152,9 +142,6 @@ FIRN_INLINE void cache_push(struct cache *c, uintptr_t at, uint64_t *top, uint64
         e->top = top + 1;
     }
 }
-
-// Fetches more noise if there is none left.
-void cache_make_noise(struct cache *c);
 
 // Entries of a bin's vector, the stashed ones too.
 uint32_t cache_count_entries(const struct bin *b);
