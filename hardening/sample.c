@@ -377,7 +377,8 @@ static bool shut(const struct sample *first, unsigned n) {
     const struct sample *last = first + n - 1;
     uintptr_t from = body_of(first);
     size_t bytes = body_of(last) + last->pages * (uintptr_t)FIRN_PAGE - from;
-    bool is_guarded = map_guard(from, bytes);
+    // Only markers may be put over the guards between slots: all else would touch them.
+    bool is_guarded = n > 1 ? map_mark_guards(from, bytes) : map_guard(from, bytes);
     for (unsigned i = 0; !is_guarded && i < n; i++) {
         map_purge(body_of(&first[i]), first[i].pages * (size_t)FIRN_PAGE);
     }

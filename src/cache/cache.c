@@ -9,7 +9,6 @@
 #include "src/slab/central.h"
 #include "src/slab/owner.h"
 
-
 // All zero: every address is beyond its cells, so its number, 0, is never compared with the marks of
 // spans without an owner.
 struct cache firn_empty_cache;

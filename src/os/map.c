@@ -157,7 +157,7 @@ static void set_choice(struct choice *c, uintptr_t base, size_t bytes) {
     }
 }
 
-// A random place clear of all choices, published as `c`; 0 if none was found.
+// A random place clear of all choices, published as `c`, unless that is NULL; 0 if none was found.
 static uintptr_t choose_clear(struct choice *c, size_t bytes, size_t align, unsigned limit_bits) {
     uintptr_t low, high;
     window_for(limit_bits, &low, &high);
@@ -176,14 +176,14 @@ static uintptr_t choose_clear(struct choice *c, size_t bytes, size_t align, unsi
 
 static bool place_in_window(struct reservation *r, size_t bytes, size_t align,
                             unsigned limit_bits) {
-    uintptr_t low, high;
-    window_for(limit_bits, &low, &high);
     for (unsigned i = 0; i < PLACE_TRIES; i++) {
-        uintptr_t base = random_place(low, high, bytes, align);
+        // Clear of choices first: where these take half of what there is, PLACE_TRIES draws alone would
+        // all be in vain once in some hundred.
+        uintptr_t base = choose_clear(NULL, bytes, align, limit_bits);
         if (base == 0) {
             return false;
         }
-        if (is_clear_of_choices(NULL, base, bytes) && map_if_free(base, bytes, PROT_NONE)) {
+        if (map_if_free(base, bytes, PROT_NONE)) {
             r->base = base;
             return true;
         }
@@ -357,8 +357,12 @@ void map_decommit(const struct reservation *r, uintptr_t address, size_t bytes) 
 }
 
 // Marker guards need no record. Where the kernel refuses one (locked memory), mprotect may do.
+bool map_mark_guards(uintptr_t address, size_t bytes) {
+    return caps_has(CAP_GUARD_MARKER) && advise(address, bytes, MADV_GUARD_INSTALL);
+}
+
 bool map_guard(uintptr_t address, size_t bytes) {
-    if (caps_has(CAP_GUARD_MARKER) && advise(address, bytes, MADV_GUARD_INSTALL)) {
+    if (map_mark_guards(address, bytes)) {
         return true;
     }
     if (!guard_note(address)) {

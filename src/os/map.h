@@ -49,6 +49,8 @@ void map_purge(uintptr_t address, size_t bytes);
 // mprotect within the VMA budget. False when neither is possible: the caller does without.
 // Guarded pages lose their content.
 bool map_guard(uintptr_t address, size_t bytes) FIRN_CHECKED;
+// By guard markers or not at all; what is guarded already may lie in the range.
+bool map_mark_guards(uintptr_t address, size_t bytes) FIRN_CHECKED;
 // Undoes map_guard over a range that may contain guards; pages read as zeros afterwards if they
 // were guarded. False on ENOMEM (mprotect path).
 bool map_unguard(uintptr_t address, size_t bytes) FIRN_CHECKED;
