@@ -18,7 +18,6 @@
 
 #define THREADS 8u
 #define BLOCKS 12000u
-#define LEAST_FROZEN 2000u
 
 struct item {
     unsigned char *p;
@@ -246,8 +245,8 @@ int main(int argc, char **argv) {
     }
     unsigned long long frozen = frozen_pages();
     bool can_freeze = geteuid() == 0 && getenv("FIRN_TEST_CAPS") == NULL;
-    STRESS_CHECK(!can_freeze || frozen >= LEAST_FROZEN || stress_seconds < 5,
-                 "only %llu pages were frozen", frozen);
+    STRESS_CHECK(!can_freeze || frozen > 0 || stress_seconds < 5, "only %llu pages were frozen",
+                 frozen);
     printf("ok stress_cold: %" PRIu64 " checks, %llu pages frozen, %llu forks\n", checks, frozen,
            (unsigned long long)atomic_load(&forks));
     return 0;
