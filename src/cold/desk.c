@@ -12,8 +12,6 @@
 #include <stdatomic.h>
 #include <string.h>
 
-enum { OPENING_DESKS = 32, PACKING_DESKS = 8 };
-
 // On a page that reads as zeros in a forked child: there all desks are free, and what threads that do
 // not exist left on them is made anew.
 struct desk_use {
@@ -37,11 +35,11 @@ static size_t desk_bytes(size_t context) {
 
 bool desk_start(void) {
     desks[DESK_OPENING].bytes = desk_bytes(pack_decompressor_bytes());
-    desks[DESK_OPENING].count = OPENING_DESKS;
+    desks[DESK_OPENING].count = DESK_OPENING_MOST;
     desks[DESK_PACKING].bytes = desk_bytes(pack_compressor_bytes());
-    desks[DESK_PACKING].count = PACKING_DESKS;
-    size_t opening = desks[DESK_OPENING].bytes * OPENING_DESKS;
-    size_t all = opening + desks[DESK_PACKING].bytes * PACKING_DESKS;
+    desks[DESK_PACKING].count = DESK_PACKING_MOST;
+    size_t opening = desks[DESK_OPENING].bytes * DESK_OPENING_MOST;
+    size_t all = opening + desks[DESK_PACKING].bytes * DESK_PACKING_MOST;
     unsigned limit_bits = caps_has(CAP_WIDE_ADDRESS) ? 47 : 39;
     struct reservation range;
     use = arena_alloc(FIRN_PAGE, FIRN_PAGE);

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 
 enum desk_kind { DESK_OPENING, DESK_PACKING, DESK_KINDS };
+enum { DESK_OPENING_MOST = 32, DESK_PACKING_MOST = 8 }; // of each kind, at most 64
 
 struct desk {
     struct seal_blob blob;

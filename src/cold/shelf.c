@@ -67,6 +67,38 @@ static bool commit(struct shelf *s, uintptr_t address, size_t bytes) {
     return true;
 }
 
+static void decommit(struct shelf *s, const void *from, const void *until) {
+    uintptr_t end = align_up((uintptr_t)until, FIRN_PAGE);
+    if (end > (uintptr_t)from) {
+        map_decommit(&s->range, (uintptr_t)from, end - (uintptr_t)from);
+    }
+}
+
+// What is counted is committed. Where a thread that is not in this child was about to count more, that
+// piece stays, and is not used again: a sparse range is not searched for what might be somebody else's.
+static void decommit_parts(struct shelf *s) {
+    for (uint32_t page = 0; page < s->described_records; page++) {
+        if (s->records[page].is_committed != 0) {
+            uint64_t *places = &s->places[(size_t)page * RECORDS];
+            decommit(s, places, places + RECORDS);
+        }
+    }
+    decommit(s, s->records, &s->records[s->described_records]);
+    decommit(s, s->blocks, &s->blocks[s->described_blocks]);
+    decommit(s, (void *)s->blocks_at,
+             (void *)(s->blocks_at + blobs_bytes(s->committed_blocks)));
+}
+
+void shelf_unmake(struct shelf *s) {
+    if (s->range.is_sparse) {
+        decommit_parts(s);
+    } else {
+        map_decommit(&s->range, s->range.base, s->range.bytes);
+    }
+    memset(s, 0, sizeof *s);
+    s->lock = (struct lock)LOCK_INIT(LOCK_STORE);
+}
+
 static uintptr_t block_at(const struct shelf *s, uint32_t block) {
     return s->blocks_at + ((uintptr_t)block << SHELF_BLOCK_SHIFT);
 }

@@ -91,6 +91,10 @@ size_t shelf_bytes(uint32_t blocks);
 // `range`, of shelf_bytes(blocks), is the shelf's alone, nothing of it committed. No lock.
 void shelf_make(struct shelf *s, const struct reservation *range, uint32_t blocks, bool is_dumped);
 
+// Gives up all that was committed, whatever state the shelf is in; its lock is free, and it may be made
+// again. For a forked child in which nobody else uses it.
+void shelf_unmake(struct shelf *s);
+
 // Puts `bytes` bytes there; *record names them from now on.
 enum shelf_result shelf_put(struct shelf *s, uint16_t kind, const void *blob, size_t bytes,
                             uint32_t *record) FIRN_CHECKED;

@@ -397,13 +397,12 @@ void cold_store_abandon(void) {
         return;
     }
     seal_after_fork(true);
+    desk_after_fork_in_child();
     for (unsigned i = 0; i < SHELVES; i++) {
         struct shelf *s = &store.shelves[i];
         struct reservation own = s->range;
         uint32_t blocks = s->most_blocks;
-        map_decommit(&own, own.base, own.bytes);
-        memset(s, 0, sizeof *s);
-        s->lock = (struct lock)LOCK_INIT(LOCK_STORE);
+        shelf_unmake(s);
         shelf_make(s, &own, blocks, store.seal == SEAL_OFF);
     }
     _Atomic uint64_t *const figures[] = {&store.bytes, &store.uniform, &store.puts, &store.gets,

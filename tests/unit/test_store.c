@@ -3,6 +3,7 @@
 // firn-test: sanitize=address,thread
 #include "src/cold/store.h"
 
+#include "src/cold/desk.h"
 #include "src/cold/seal.h"
 #include "src/os/caps.h"
 #include "src/os/random.h"
@@ -11,6 +12,7 @@
 #include "tests/support/pages.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -18,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -270,6 +273,79 @@ static void children_may_start_anew(void **state) {
     }
 }
 
+// The end of the memory into which the store puts its first blob, in a sparse reservation. 0: not found.
+static uintptr_t end_of_blobs(void) {
+    enum { GROWS_BY = 1 << 20 };
+    static char before[1 << 16];
+    char line[4096];
+    FILE *maps = fopen("/proc/self/maps", "r");
+    NEED(maps != NULL && fread(before, 1, sizeof before - 1, maps) > 0);
+    fclose(maps);
+    (void)put(0, PAGES_JSON);
+    uintptr_t found = 0;
+    maps = fopen("/proc/self/maps", "r");
+    while (maps != NULL && fgets(line, sizeof line, maps) != NULL) {
+        uintptr_t start, end;
+        bool is_new = sscanf(line, "%" SCNxPTR "-%" SCNxPTR, &start, &end) == 2 &&
+                      end - start == GROWS_BY && strstr(before, line) == NULL;
+        found = is_new ? end : found;
+    }
+    fclose(maps);
+    return found;
+}
+
+// Where address space is rationed the store owns what it has committed, and nothing between.
+static void abandon_among_others(void) {
+    uintptr_t end = end_of_blobs();
+    NEED(end != 0);
+    unsigned char *others = mmap((void *)(end + (1 << 21)), FIRN_PAGE, PROT_READ | PROT_WRITE,
+                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    NEED((uintptr_t)others == end + (1 << 21));
+    others[5] = 0xa5;
+    cold_store_abandon();
+    NEED(memory_can_read((uintptr_t)others) && others[5] == 0xa5);
+    struct cold_store_figures f;
+    cold_store_figures(&f);
+    NEED(f.pages == 0 && f.index_bytes == 0 && !memory_can_read(end - FIRN_PAGE));
+    puts_and_gets();
+    cold_store_abandon();
+    puts_and_gets();
+    NEED(others[5] == 0xa5);
+    errno = 77;
+}
+
+static void what_others_mapped_is_left_alone(void **state) {
+    (void)state;
+    struct child c;
+    struct scenario s = {abandon_among_others, CAP_ALL & ~(uint32_t)CAP_RESERVE, SEAL_MAC, 0};
+    child_run(&c, play, &s);
+    assert_string_equal(c.said, "");
+    assert_true(child_exited(&c, 0));
+}
+
+// A thread that does not exist in the child kept each of the desks.
+static void abandon_with_desks_taken(void) {
+    for (unsigned kind = 0; kind < DESK_KINDS; kind++) {
+        unsigned n = kind == DESK_OPENING ? DESK_OPENING_MOST : DESK_PACKING_MOST;
+        for (unsigned i = 0; i < n; i++) {
+            (void)desk_take((enum desk_kind)kind);
+        }
+    }
+    cold_store_abandon();
+    puts_and_gets();
+    errno = 77;
+}
+
+static void no_desk_stays_taken(void **state) {
+    (void)state;
+    run(abandon_with_desks_taken, SEAL_MAC);
+    struct child c;
+    struct scenario s = {abandon_with_desks_taken, CAP_ALL & ~(uint32_t)CAP_WIPE_ON_FORK, SEAL_OFF, 0};
+    child_run(&c, play, &s);
+    assert_string_equal(c.said, "");
+    assert_true(child_exited(&c, 0));
+}
+
 // ---- memory -----------------------------------------------------------------------------------
 
 enum { MANY = 6000 };
@@ -420,6 +496,8 @@ int main(void) {
         cmocka_unit_test(children_have_their_own), cmocka_unit_test(memory_follows_what_is_stored),
         cmocka_unit_test(a_cap_is_kept),           cmocka_unit_test(lesser_kernels),
         cmocka_unit_test(threads_do_not_meet),     cmocka_unit_test(children_may_start_anew),
+        cmocka_unit_test(what_others_mapped_is_left_alone),
+        cmocka_unit_test(no_desk_stays_taken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
