@@ -17,7 +17,6 @@ enum {
     LOOKS = 4,       // in the age at which a page is frozen
     IDLE_LOOKS = 2,  // without a write, before a page is staged
     BATCH = 64,      // pages staged at once
-    STUBBORN = 2,    // heat of a page that refused to move before
     LEAST_MS = 100,  // between two looks
     REST_MOST = 64,  // looks for which such a chunk is left alone
     BUSY_ZEROS = 64, // pages of zeros given between two looks to a chunk that is better left alone
@@ -65,26 +64,23 @@ static void keep_pace(void) {
 
 // ---- staging ------------------------------------------------------------------------------------
 
-// With cold_lock. The page did not go after all. True: it has been shared with a forked child for long,
-// which may be gone; that shows when it is written to.
-static bool unstage(struct chunk *c, uintptr_t address) {
+// With cold_lock. The page did not go after all.
+static void unstage(struct chunk *c, uintptr_t address) {
     struct cold_page *p = table_page(c, address);
-    bool is_stubborn = p->heat >= STUBBORN;
     p->holds = HOLDS_NOTHING;
-    p->idle = 0;
-    table_leave_alone(p, 1);
     table_count_away(c, -1);
     // Else it was released meanwhile.
     if (page_state_move(address, PAGE_STAGED, PAGE_THAWING)) {
         FIRN_ENSURE(page_state_move(address, PAGE_THAWING, PAGE_RESIDENT));
     }
-    count(&figures.refused, 1);
-    return is_stubborn;
 }
 
-// Changes nothing. Without the lock: should the page be gone, this thread waits for it like any other.
-static void write_nothing(uintptr_t address) {
-    (void)atomic_fetch_or((_Atomic unsigned char *)address, 0);
+static void refuse(struct chunk *c, uintptr_t address) {
+    struct cold_page *p = table_page(c, address);
+    unstage(c, address);
+    p->idle = 0;
+    table_leave_alone(p, 1);
+    count(&figures.refused, 1);
 }
 
 // With cold_lock. How many of the pages were marked, from the first on.
@@ -92,6 +88,7 @@ static uint32_t mark_staged(struct chunk *c, uintptr_t address, uint32_t n, uint
     for (uint32_t i = 0; i < n; i++) {
         uintptr_t at = address + ((uintptr_t)i << FIRN_PAGE_SHIFT);
         struct cold_page *p = table_page(c, at);
+        (void)!page_state_move(at, PAGE_RESIDENT, PAGE_TRACKED);
         if (p->holds != HOLDS_NOTHING || !page_state_move(at, PAGE_TRACKED, PAGE_STAGED)) {
             return i;
         }
@@ -102,15 +99,11 @@ static uint32_t mark_staged(struct chunk *c, uintptr_t address, uint32_t n, uint
     return n;
 }
 
-// Neighbours, all idle.
-static void stage_pages(struct chunk *c, uintptr_t address, uint32_t n) {
-    uint32_t slot = stage_take(address, n, now_ms() + (LOOKS - IDLE_LOOKS) * look_ms);
-    if (slot == STAGE_NONE) {
-        return;
-    }
-    uintptr_t stubborn = 0;
-    lock_acquire(&cold_lock);
-    n = mark_staged(c, address, n, slot);
+// With cold_lock: the pages, marked, into the slots from the given one on. A bit for each that is to be
+// tried again: `may_unshare`, and it is shared with a forked child, or was.
+static uint64_t move_marked(struct chunk *c, uintptr_t address, uint32_t n, uint32_t slot,
+                            bool may_unshare) {
+    uint64_t again = 0;
     for (uint32_t done = 0; done < n;) {
         size_t bytes = (size_t)(n - done) << FIRN_PAGE_SHIFT;
         uintptr_t at = address + ((uintptr_t)done << FIRN_PAGE_SHIFT);
@@ -123,15 +116,72 @@ static void stage_pages(struct chunk *c, uintptr_t address, uint32_t n) {
         }
         do {
             at = address + ((uintptr_t)done << FIRN_PAGE_SHIFT);
-            bool is_stubborn = unstage(c, at);
-            stubborn = is_stubborn && result == MISSING_BUSY ? at : stubborn;
+            if (result == MISSING_BUSY && may_unshare) {
+                unstage(c, at);
+                again |= (uint64_t)1 << done;
+            } else {
+                refuse(c, at);
+            }
             done++;
         } while (result == MISSING_AGAIN && done < n);
     }
-    lock_release(&cold_lock);
-    if (stubborn != 0) { // one of them will do: the others have their turn
-        write_nothing(stubborn);
+    return again;
+}
+
+// Up to BATCH neighbours, all idle. Returns as move_marked.
+static uint64_t stage_run(struct chunk *c, uintptr_t address, uint32_t n, bool may_unshare) {
+    uint32_t slot = stage_take(address, n, now_ms() + (LOOKS - IDLE_LOOKS) * look_ms);
+    if (slot == STAGE_NONE) {
+        return 0;
     }
+    lock_acquire(&cold_lock);
+    n = mark_staged(c, address, n, slot);
+    uint64_t again = move_marked(c, address, n, slot, may_unshare);
+    lock_release(&cold_lock);
+    return again;
+}
+
+// A write that changes nothing. (Of an `or` of zero compilers make a fence and a load.)
+static void write_nothing(_Atomic unsigned char *at) {
+    unsigned char seen = atomic_load_explicit(at, memory_order_relaxed);
+    (void)!atomic_compare_exchange_strong(at, &seen, seen);
+}
+
+// A page that was shared with a child cannot be moved until it is written to. While the child lives that would
+// make two pages of one, and nothing would be won: such a page is left alone. When it is gone it costs
+// a fault. Without the lock: should the page be away, this thread waits for it like any other.
+static uint64_t unshare(struct chunk *c, uintptr_t address, uint64_t wanted) {
+    uint64_t unshared = missing_unshared(address, BATCH) & wanted;
+    for (uint64_t left = unshared; left != 0; left &= left - 1) {
+        uintptr_t at = address + ((uintptr_t)__builtin_ctzll(left) << FIRN_PAGE_SHIFT);
+        write_nothing((_Atomic unsigned char *)at);
+    }
+    lock_acquire(&cold_lock);
+    for (uint64_t left = wanted & ~unshared; left != 0; left &= left - 1) {
+        uintptr_t at = address + ((uintptr_t)__builtin_ctzll(left) << FIRN_PAGE_SHIFT);
+        struct cold_page *p = table_page(c, at);
+        p->idle = 0;
+        table_leave_alone(p, 1);
+        count(&figures.refused, 1);
+    }
+    lock_release(&cold_lock);
+    return unshared;
+}
+
+// Up to 64 pages from `address` on, those in `wanted`, in runs of neighbours.
+static uint64_t stage_wanted(struct chunk *c, uintptr_t address, uint64_t wanted,
+                             bool may_unshare) {
+    uint64_t again = 0;
+    while (wanted != 0) {
+        uint32_t first = (uint32_t)__builtin_ctzll(wanted);
+        uint64_t rest = ~(wanted >> first);
+        uint32_t n = rest != 0 ? (uint32_t)__builtin_ctzll(rest) : BATCH;
+        n = n < BATCH - first ? n : BATCH - first;
+        uintptr_t at = address + ((uintptr_t)first << FIRN_PAGE_SHIFT);
+        again |= stage_run(c, at, n, may_unshare) << first;
+        wanted &= n == BATCH ? 0 : ~((((uint64_t)1 << n) - 1) << first);
+    }
+    return again;
 }
 
 // ---- looking ------------------------------------------------------------------------------------
@@ -179,13 +229,9 @@ static void look_at_run(struct chunk *c, const struct missing_run *run) {
     for (uintptr_t at = run->start; at < run->end; at += (uintptr_t)BATCH << FIRN_PAGE_SHIFT) {
         uintptr_t pages = (run->end - at) >> FIRN_PAGE_SHIFT;
         uint64_t wanted = judge(c, at, pages < BATCH ? (uint32_t)pages : BATCH, run);
-        while (wanted != 0) {
-            uint32_t first = (uint32_t)__builtin_ctzll(wanted);
-            uint64_t rest = ~(wanted >> first);
-            uint32_t n = rest != 0 ? (uint32_t)__builtin_ctzll(rest) : BATCH;
-            n = n < BATCH - first ? n : BATCH - first;
-            stage_pages(c, at + ((uintptr_t)first << FIRN_PAGE_SHIFT), n);
-            wanted &= n == BATCH ? 0 : ~((((uint64_t)1 << n) - 1) << first);
+        uint64_t shared = stage_wanted(c, at, wanted, true);
+        if (shared != 0) {
+            (void)stage_wanted(c, at, unshare(c, at, shared), false);
         }
     }
 }

@@ -256,6 +256,18 @@ enum missing_result missing_move(uintptr_t from, uintptr_t to, size_t bytes, siz
     return judge(result);
 }
 
+uint64_t missing_unshared(uintptr_t address, unsigned pages) {
+    enum { MOST = 64, EXCLUSIVE_BIT = 56 };
+    uint64_t entries[MOST], result = 0;
+    size_t bytes = (pages < MOST ? pages : MOST) * sizeof entries[0];
+    off_t at = (off_t)((address >> FIRN_PAGE_SHIFT) * sizeof entries[0]);
+    long n = syscall(SYS_pread64, pagemap, entries, bytes, at);
+    for (long i = 0; i < n / (long)sizeof entries[0]; i++) {
+        result |= (entries[i] >> EXCLUSIVE_BIT & 1) << i;
+    }
+    return result;
+}
+
 int missing_scan(uintptr_t address, size_t bytes, struct missing_run *runs, unsigned most) {
     enum { AT_ONCE = 512 };
     struct page_region found[AT_ONCE];

@@ -74,6 +74,9 @@ enum missing_result missing_fill(int child, uintptr_t address, const void *page)
 enum missing_result missing_fill_zero(int child, uintptr_t address, size_t bytes);
 // Moves pages. *moved: how many bytes were, from the start, also when it failed.
 enum missing_result missing_move(uintptr_t from, uintptr_t to, size_t bytes, size_t *moved);
+// Of up to 64 pages, a bit for each that no other process maps. A page that was shared with a child says so,
+// too, once the child is gone; but is not moved before it has been written to.
+uint64_t missing_unshared(uintptr_t address, unsigned pages);
 // Whoever waits for the page looks again.
 void missing_wake(int child, uintptr_t address);
 

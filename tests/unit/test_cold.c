@@ -232,6 +232,26 @@ static void test_children(void **state) {
     }
 }
 
+// Every page was shared with it; none is any more.
+static void test_a_child_that_is_gone_holds_up_nothing(void **state) {
+    (void)state;
+    allocate();
+    sleep_ms(AFTER_MS); // the chunks are being looked at
+    for (unsigned i = 0; i < 3; i++) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            _exit(0);
+        }
+        assert_int_equal(wait_for(pid), 0);
+        sleep_ms(AFTER_MS / 2);
+    }
+    uint64_t refused = stats().refused;
+    freeze_most();
+    assert_true(stats().refused - refused < 100);
+    assert_true(are_right(0, BLOCKS));
+    release();
+}
+
 // Freed unread, given back, used again: zeros, and nothing of what was there.
 static void test_freed_while_frozen(void **state) {
     (void)state;
@@ -313,6 +333,7 @@ int main(void) {
         cmocka_unit_test(test_what_is_read_stays),
         cmocka_unit_test(test_system_calls),
         cmocka_unit_test(test_children),
+        cmocka_unit_test(test_a_child_that_is_gone_holds_up_nothing),
         cmocka_unit_test(test_freed_while_frozen),
         cmocka_unit_test(test_descriptors_and_rights),
         cmocka_unit_test(test_threads_touch_the_same_pages),
