@@ -32,7 +32,7 @@ static bool part(struct span *s);
 
 // Where memory is rationed, purged spans are unmapped, and others may settle there.
 static bool try_start(void) {
-    bool is_rationed = FIRN_ROOT.is_sparse || caps_limits()->is_strict_overcommit ||
+    bool is_rationed = FIRN_ROOT.data.is_sparse || caps_limits()->is_strict_overcommit ||
                        caps_limits()->data_bytes != UINT64_MAX;
     if (is_rationed || !fault_start(FIRN_ROOT.small_base, FIRN_ROOT.small_bytes) ||
         !frame_start()) {

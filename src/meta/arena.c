@@ -107,6 +107,15 @@ void *arena_alloc(size_t bytes, size_t align) {
     return p;
 }
 
+void arena_release(void) {
+    struct reservation *r = &arena.range;
+    if (arena.end != 0 && !r->is_sparse) {
+        map_give_up(r, r->base, r->base + EDGE_BYTES);
+        map_give_up(r, arena.committed, r->base + r->bytes);
+        map_begin_sparse(r);
+    }
+}
+
 size_t arena_committed_bytes(void) {
     return atomic_load_explicit(&committed_bytes, memory_order_relaxed);
 }

@@ -13,6 +13,9 @@
 // Takes LOCK_ARENA. Preserves errno.
 void *arena_alloc(size_t bytes, size_t align);
 size_t arena_committed_bytes(void);
+// Gives back the addresses that are only reserved, and reserves no more. With the lock
+// (arena_before_fork).
+void arena_release(void);
 void arena_before_fork(void);
 void arena_after_fork(bool in_child);
 

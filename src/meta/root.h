@@ -44,8 +44,8 @@ struct root {
     uintptr_t class_spans_bytes;
     uint32_t cell_shift;
     uint32_t line_shift; // cell_shift - CELL_LINE_SHIFT
-    uint32_t is_sparse;
-    uint32_t colour; // random; see root_class_spans
+    uint32_t is_sparse;  // from the start; data and meta may become so (heap/ration.h)
+    uint32_t colour;     // random; see root_class_spans
     // Odd; salts the hash of call sites. 0 before start. Relaxed: a thread may look while another
     // one starts the heap; whatever it sees, its own cache is still empty.
     _Atomic uint64_t site_key;

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -21,7 +22,7 @@ enum { DEFAULT_MAP_COUNT = 65530 };
 #define NARROW_LIMIT ((uintptr_t)1 << 39)
 
 // Before the probe, only what costs nothing to try: the seed source may be wanted first.
-static uint32_t present = CAP_GETRANDOM;
+static _Atomic uint32_t present = CAP_GETRANDOM;
 static struct limits limits = {UINT64_MAX, UINT64_MAX, false, DEFAULT_MAP_COUNT};
 
 static void *map_trial(size_t bytes, uintptr_t hint, int protection, int flags) {
@@ -145,16 +146,20 @@ void caps_probe(uint32_t mask) {
     }
     found |= has_reserve() ? CAP_RESERVE : 0u;
     found |= has_getrandom() ? CAP_GETRANDOM : 0u;
-    present = found & mask;
+    atomic_store_explicit(&present, found & mask, memory_order_relaxed);
     errno = saved;
 }
 
 bool caps_has(enum cap c) {
-    return (present & (uint32_t)c) != 0;
+    return (caps_bits() & (uint32_t)c) != 0;
+}
+
+void caps_forget(enum cap c) {
+    atomic_fetch_and_explicit(&present, ~(uint32_t)c, memory_order_relaxed);
 }
 
 uint32_t caps_bits(void) {
-    return present;
+    return atomic_load_explicit(&present, memory_order_relaxed);
 }
 
 const struct limits *caps_limits(void) {

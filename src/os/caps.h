@@ -33,6 +33,9 @@ struct limits {
 // assumed absent or at its default.
 void caps_probe(uint32_t mask);
 bool caps_has(enum cap c);
+// From now on the process does without. With every lock under which it is asked for, or nearly: who
+// has just asked may still act on the old answer.
+void caps_forget(enum cap c);
 uint32_t caps_bits(void);
 const struct limits *caps_limits(void);
 

@@ -283,6 +283,22 @@ static void ensure_inside(const struct reservation *r, uintptr_t address, size_t
     FIRN_ENSURE(bytes <= r->bytes - (address - r->base));
 }
 
+void map_begin_sparse(struct reservation *r) {
+    set_choice(take_choice(), r->base, r->bytes);
+    r->is_sparse = true;
+}
+
+// Refused only where it would split a mapping and there may be no more of them. What is given up lies
+// between what is committed, so that it is a mapping of its own, or the end of one.
+void map_give_up(const struct reservation *r, uintptr_t from, uintptr_t until) {
+    int saved = errno;
+    if (from < until) {
+        ensure_inside(r, from, until - from);
+        unmap(from, until - from);
+    }
+    errno = saved;
+}
+
 bool map_commit(const struct reservation *r, uintptr_t address, size_t bytes) {
     ensure_inside(r, address, bytes);
     if (r->is_sparse) {

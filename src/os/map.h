@@ -34,6 +34,12 @@ bool map_reserve(struct reservation *r, size_t bytes, size_t align, unsigned lim
 // Gives up a reservation nothing of which was committed. Preserves errno.
 void map_unreserve(const struct reservation *r);
 
+// Makes a mapped reservation a sparse one, and gives up [from, until) of it (nothing, when empty), for
+// which nothing must have been committed. All that is not committed has to be given up: a piece that
+// stays is in the way for good. Preserve errno.
+void map_begin_sparse(struct reservation *r);
+void map_give_up(const struct reservation *r, uintptr_t from, uintptr_t until);
+
 // Makes [address, +bytes) readable and writable, zero-filled. False on ENOMEM (also overcommit,
 // RLIMIT_DATA, VMA limit) or, in a sparse reservation, when the range is taken (EEXIST).
 // Idempotent for ranges already committed when the reservation is not sparse.

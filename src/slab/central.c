@@ -261,7 +261,7 @@ static struct span *take_clean(struct central *c, struct central_cell *cell) {
             c->committed_bytes += bytes;
             return s;
         }
-        if (!FIRN_ROOT.is_sparse || errno != EEXIST) {
+        if (!FIRN_ROOT.data.is_sparse || errno != EEXIST) {
             return NULL;
         }
         // Somebody else has these addresses now: for ever, as far as this cell is concerned.
@@ -458,6 +458,20 @@ void central_rebuild_if_due(unsigned class_index) {
         atomic_store_explicit(&c->must_rebuild, false, memory_order_relaxed);
     }
     lock_release(&c->lock);
+}
+
+static void visit_release(struct span *s, void *context) {
+    (void)context;
+    if (span_state(s) == SPAN_CLEAN) {
+        uintptr_t base = span_base(s);
+        map_give_up(&FIRN_ROOT.data, base, base + span_class(s)->span_mask + 1);
+    }
+}
+
+void central_release(void) {
+    for (unsigned i = 0; is_rationed && i < SIZE_CLASSES; i++) {
+        walk(i, visit_release, NULL);
+    }
 }
 
 // ---- statistics -------------------------------------------------------------------------------

@@ -49,6 +49,10 @@ void central_take_remote(struct span *s);
 // Purges empty spans older than the delay (all of them if `everything`). True if any was.
 bool central_purge(unsigned class_index, uint64_t now_ms, bool everything);
 
+// Address space becomes scarce: gives back the addresses of spans whose memory was given back. With
+// all class locks.
+void central_release(void);
+
 // Fork. In the child, spans of threads that no longer exist are recovered class by class, when the
 // class is next used.
 void central_before_fork(void);

@@ -433,6 +433,16 @@ void large_stats(struct large_stats *out) {
     lock_release(&large->lock);
 }
 
+bool large_release(bool is_urgent) {
+    if (large->busy > 0 && !is_urgent) {
+        return false;
+    }
+    for (unsigned i = 0; i < large->space.count; i++) {
+        tract_release_unused(&large->space.tracts[i]);
+    }
+    return true;
+}
+
 void large_before_fork(void) {
     lock_acquire(&large->lock);
 }

@@ -81,6 +81,11 @@ void large_upkeep(uint64_t now_ns);
 void large_set_purge_delay(uint64_t delay_ns);
 void large_stats(struct large_stats *out);
 
+// Address space becomes scarce: gives back what is reserved and not in use, and what is free from
+// then on. With the lock (large_before_fork). False, and nothing is done, while some thread has a run
+// in hand outside of the lock, unless `is_urgent`: the addresses of such runs are then lost.
+bool large_release(bool is_urgent) FIRN_CHECKED;
+
 // Fork: before, in the parent after, in the child after. `in_child` resets the lock.
 void large_before_fork(void);
 void large_after_fork(bool in_child);

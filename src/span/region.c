@@ -15,13 +15,18 @@ enum {
     COLLISIONS = 64
 };
 
-// Descriptors of a cell's spans below index `n`. Those of its class's other partitions lie between
-// them: what is committed is known by class.
+// Descriptors of a class that are committed end here; 0: none yet. Those of its partitions alternate.
+static uintptr_t descriptors_end[SIZE_CLASSES];
+
+static uintptr_t descriptors_start(unsigned class_index) {
+    return root_class_spans(class_index) & ~(uintptr_t)(FIRN_PAGE - 1);
+}
+
+// Descriptors of a cell's spans below index `n`.
 static bool commit_descriptors(unsigned cell, uint32_t n) {
-    static uintptr_t committed_ends[SIZE_CLASSES]; // 0: none yet
-    uintptr_t *end = &committed_ends[root_cell_class(cell)];
+    uintptr_t *end = &descriptors_end[root_cell_class(cell)];
     uintptr_t page = ~(uintptr_t)(FIRN_PAGE - 1);
-    uintptr_t from = *end != 0 ? *end : root_class_spans(root_cell_class(cell)) & page;
+    uintptr_t from = *end != 0 ? *end : descriptors_start(root_cell_class(cell));
     uintptr_t to = ((uintptr_t)(span_by_index(cell, n - 1) + 1) + FIRN_PAGE - 1) & page;
     if (from >= to) {
         return true;
@@ -195,12 +200,12 @@ static bool open_window(unsigned cell, const struct class_info *c, uint32_t leas
         uintptr_t address = root_cell_base(cell) + ((uintptr_t)base << c->span_shift);
         if (!commit_descriptors(cell, base + spans)) {
             // Somebody else has the descriptors' addresses: those behind them cannot be reached.
-            r->is_exhausted |= least == 1 && FIRN_ROOT.is_sparse && errno == EEXIST;
+            r->is_exhausted |= least == 1 && FIRN_ROOT.meta.is_sparse && errno == EEXIST;
             return false;
         }
         bool done = map_commit(&FIRN_ROOT.data, address, bytes);
         // Out of memory is no reason to step over: each try would cost addresses and descriptors.
-        if (!done && !(FIRN_ROOT.is_sparse && errno == EEXIST)) {
+        if (!done && !(FIRN_ROOT.data.is_sparse && errno == EEXIST)) {
             return false;
         }
         r->committed = base + spans;
@@ -228,4 +233,26 @@ struct span *region_take(unsigned cell, struct random_stream *random) {
     struct span *s = span_by_index(cell, index);
     s->cell = (uint16_t)cell;
     return s;
+}
+
+void region_release(void) {
+    const struct reservation *data = &FIRN_ROOT.data;
+    const struct reservation *meta = &FIRN_ROOT.meta;
+    uintptr_t from = data->base;
+    for (unsigned cell = 0; cell < CELLS; cell++) {
+        uintptr_t limit = atomic_load_explicit(&firn_cell_limits[cell], memory_order_relaxed);
+        if (limit != 0) {
+            map_give_up(data, from, root_cell_base(cell));
+            from = limit;
+        }
+    }
+    map_give_up(data, from, data->base + data->bytes / 2);
+    from = meta->base;
+    for (unsigned i = 0; i < SIZE_CLASSES; i++) {
+        if (descriptors_end[i] != 0) {
+            map_give_up(meta, from, descriptors_start(i));
+            from = descriptors_end[i];
+        }
+    }
+    map_give_up(meta, from, meta->base + meta->bytes);
 }

@@ -31,6 +31,10 @@ extern struct region firn_regions[CELLS];
 // used). Grows only; read without a lock. 0 before first use.
 extern _Atomic uintptr_t firn_cell_limits[CELLS];
 
+// Gives back the addresses of cells, and of their descriptors, that nothing has got to. With all class
+// locks.
+void region_release(void);
+
 // Whether the cell's `index`-th span is a fence. Any thread.
 bool region_is_fence(unsigned cell, uint32_t index);
 

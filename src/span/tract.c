@@ -24,6 +24,25 @@ bool tract_start(struct tract *tract, struct tract_shared *shared, const struct 
     return page_map_start(&tract->map, range->base, range->bytes);
 }
 
+// What is free later will go the same way: a tract of chosen addresses is exact.
+void tract_release_unused(struct tract *tract) {
+    struct reservation *r = &tract->range;
+    if (r->is_sparse) {
+        return;
+    }
+    for (uintptr_t at = r->base; at < tract->frontier;) {
+        const struct run *run = page_map_get(&tract->map, at);
+        if (run->state == RUN_FREE) {
+            map_give_up(r, run->body, run->end);
+            tract->shared->mapped_bytes -= tract->is_exact ? 0 : run_body_bytes(run);
+        }
+        at = run->end;
+    }
+    map_give_up(r, tract->frontier, r->base + r->bytes);
+    map_begin_sparse(r);
+    tract->is_exact = true;
+}
+
 struct run *tract_last(const struct tract *tract) {
     return tract->frontier > tract->range.base
                ? page_map_get(&tract->map, tract->frontier - FIRN_PAGE)

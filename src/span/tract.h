@@ -53,6 +53,9 @@ bool tract_start(struct tract *tract, struct tract_shared *shared, const struct 
                  bool is_exact, unsigned index) FIRN_CHECKED;
 
 // The run that ends at the frontier, and the neighbours of a run; NULL where there is none.
+// Gives back the addresses of what is not committed; from then on each piece is mapped when needed.
+void tract_release_unused(struct tract *tract);
+
 struct run *tract_last(const struct tract *tract);
 struct run *tract_next(const struct tract *tract, const struct run *run);
 struct run *tract_previous(const struct tract *tract, const struct run *run);
