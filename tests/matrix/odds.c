@@ -1,27 +1,11 @@
 // One fresh process: allocates, looks at what it got, writes a record to standard output.
+// Arguments: for each size, the distance of two slots that touch.
 #include "tests/matrix/odds.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-static const size_t sizes[ODDS_SIZES] = {16, 64, 256, 1024, 4096, 30000};
-
-// The distance of two slots that touch: the smallest one there is among many blocks.
-static size_t find_stride(size_t n) {
-    enum { MANY = 150 };
-    char *p[MANY];
-    size_t least = SIZE_MAX;
-    for (int i = 0; i < MANY; i++) {
-        p[i] = malloc(n);
-        for (int j = 0; j < i; j++) {
-            const size_t distance = p[i] > p[j] ? (size_t)(p[i] - p[j]) : (size_t)(p[j] - p[i]);
-            least = distance < least ? distance : least;
-        }
-    }
-    return least;
-}
 
 static int are_neighbours(const char *a, const char *b, size_t stride) {
     return (a > b ? (size_t)(a - b) : (size_t)(b - a)) == stride;
@@ -44,7 +28,7 @@ static int is_reused(char **block, size_t n) {
     return *block == freed;
 }
 
-static void look_at_size(size_t n, struct odds_size *out) {
+static void look_at_size(size_t n, size_t stride, struct odds_size *out) {
     char *p[ODDS_PAIRS + 1], *blocks[ODDS_PAIRS + 1];
     char *a = malloc(n);
     char *b = malloc(n);
@@ -65,7 +49,6 @@ static void look_at_size(size_t n, struct odds_size *out) {
     for (int i = 0; i < ODDS_WAIT; i++) {
         out->came_back |= malloc(n) == freed;
     }
-    const size_t stride = find_stride(n);
     out->first_neighbours = (uint8_t)are_neighbours(first, second, stride);
     for (int i = 1; i <= ODDS_PAIRS; i++) {
         out->neighbours += (uint8_t)are_neighbours(blocks[i - 1], blocks[i], stride);
@@ -98,12 +81,15 @@ static void look_at_fork(struct odds_record *out) {
     out->fork_all_equal = equal == 4;
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     struct odds_record record;
     memset(&record, 0, sizeof(record));
     record.magic = ODDS_MAGIC;
+    if (argc != 1 + ODDS_SIZES) {
+        return 1;
+    }
     for (int i = 0; i < ODDS_SIZES; i++) {
-        look_at_size(sizes[i], &record.sizes[i]);
+        look_at_size(odds_sizes[i], strtoul(argv[1 + i], NULL, 10), &record.sizes[i]);
     }
     look_at_fork(&record);
     return write(STDOUT_FILENO, &record, sizeof(record)) == (ssize_t)sizeof(record) ? 0 : 1;

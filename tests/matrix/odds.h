@@ -2,9 +2,12 @@
 #ifndef FIRN_TESTS_MATRIX_ODDS_H
 #define FIRN_TESTS_MATRIX_ODDS_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 enum { ODDS_SIZES = 6, ODDS_PAIRS = 16, ODDS_ROUNDS = 8, ODDS_WAIT = 64 };
+
+static const size_t odds_sizes[ODDS_SIZES] = {16, 64, 256, 1024, 4096, 30000};
 
 struct odds_size {
     uint8_t first_neighbours; // the first two blocks
