@@ -229,9 +229,10 @@ static void run_all(bool is_start, uint32_t caps) {
                               .is_start = is_start,
                               .is_sparse = (caps & CAP_RESERVE) == 0};
             struct child c = {.status = -1};
-            // From some call on, every seventh: the same places are reached over and over.
-            for (r.nth = 1; r.nth < CALLS_MOST && !child_exited(&c, UNREACHED);
-                 r.nth += r.nth < 40 ? 1 : 7) {
+            // From some call on, a share of them: the same places are reached over and over.
+            unsigned step = test_is_thorough() ? 7 : 37;
+            for (r.nth = 1 + e * 2 + mode; r.nth < CALLS_MOST && !child_exited(&c, UNREACHED);
+                 r.nth += r.nth < 40 ? (test_is_thorough() ? 1 : 3) : step) {
                 child_run(&c, live, &r);
                 if (!child_exited(&c, 0) && !child_exited(&c, UNREACHED)) {
                     fail_msg("call %u, mode %u, errno %d, caps %s: status %x %s", r.nth, mode,

@@ -1,5 +1,5 @@
 // firn-test: levels=1,2,3 timeout=300
-// How predictable are addresses? Counted over 1,000 fresh processes, or FIRN_ODDS_PROCESSES (CI: 10,000),
+// How predictable are addresses? Counted over 1,000 fresh processes, with FIRN_THOROUGH=1 over 10,000,
 // each of which draws secrets of its own (odds.c). P-APART, P-NEXT, P-FORK.
 #include "src/base/config.h"
 #include "tests/api/api.h"
@@ -11,7 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { PROCESSES = 1000, WORKERS = 2 };
+enum { WORKERS = 2 };
 
 extern char **environ;
 
@@ -138,8 +138,7 @@ static void judge_size(const struct odds_sum *sum, int i, int level) {
     const double neighbours = most_neighbours[level - 1];
     const double reused = most_reused[level - 1];
     expect("first_two_are_neighbours", name, sum->first_neighbours[i], n, neighbours);
-    expect("two_in_a_row_are_neighbours", name, sum->neighbours[i], n * ODDS_PAIRS,
-           neighbours);
+    expect("two_in_a_row_are_neighbours", name, sum->neighbours[i], n * ODDS_PAIRS, neighbours);
     expect("first_freed_is_next", name, sum->first_reused[i], n, reused);
     expect("freed_is_next", name, sum->reused[i], n * ODDS_ROUNDS, reused);
     expect("fresh_memory_is_not_zero", name, sum->dirty[i], n, 0);
@@ -156,8 +155,7 @@ int main(void) {
     snprintf(slash != NULL ? slash : program, 16, "/odds");
     api_require_firn("test_odds");
     const int level = api_level();
-    const char *const asked = getenv("FIRN_ODDS_PROCESSES");
-    const int processes = asked != NULL ? atoi(asked) : PROCESSES;
+    const int processes = getenv("FIRN_THOROUGH") != NULL ? 10000 : 1000;
     for (int i = 0; i < ODDS_SIZES; i++) {
         snprintf(strides[i], sizeof(strides[i]), "%zu", find_stride(odds_sizes[i]));
     }
@@ -171,7 +169,7 @@ int main(void) {
             to[i] += from[i];
         }
     }
-    if (processes < 100 || total->processes != (unsigned)processes) {
+    if (total->processes != (unsigned)processes) {
         printf("not ok processes: %u of %d gave an answer\n", total->processes, processes);
         failures++;
     }

@@ -56,6 +56,10 @@ bool child_exited(const struct child *c, int code) {
     return WIFEXITED(c->status) && WEXITSTATUS(c->status) == code;
 }
 
+bool test_is_thorough(void) {
+    return getenv("FIRN_THOROUGH") != NULL;
+}
+
 bool child_died_of(const struct child *c, int signal_number) {
     return WIFSIGNALED(c->status) && WTERMSIG(c->status) == signal_number;
 }

@@ -15,4 +15,7 @@ void child_run(struct child *c, void (*body)(void *), void *context);
 bool child_exited(const struct child *c, int code);
 bool child_died_of(const struct child *c, int signal_number);
 
+// FIRN_THOROUGH is set, as in CI: everything that a test can try, and not a share of it.
+bool test_is_thorough(void);
+
 #endif

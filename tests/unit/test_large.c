@@ -280,7 +280,7 @@ static void shadow_resize(struct shadow *s) {
 
 static void check_random(void) {
     case_seed = 88172645463325252u;
-    for (unsigned i = 0; i < 4000; i++) {
+    for (unsigned i = 0; i < 1000; i++) {
         struct shadow *s = &shadows[case_draw(SHADOWS)];
         if (s->p == NULL) {
             bool is_zero;
@@ -315,7 +315,7 @@ static void check_growth(void) {
     struct shadow s = {.size = 300 * KIB};
     s.p = case_alloc_any(s.size);
     stamp(&s, 5);
-    for (unsigned i = 0; i < 400; i++) {
+    for (unsigned i = 0; i < 120; i++) {
         enum large_kind kind;
         unsigned char *wall = i % 4 == 0 ? case_alloc_any(33 * KIB) : NULL;
         size_t size = s.size + (64 + case_draw(128)) * KIB;
