@@ -1,6 +1,7 @@
 #include "src/cold/freeze.h"
 
 #include "src/base/fatal.h"
+#include "src/cold/mask.h"
 #include "src/cold/stage.h"
 #include "src/cold/table.h"
 #include "src/cold/thaw.h"
@@ -413,7 +414,11 @@ static bool freeze_slot(uint32_t slot, uintptr_t address) {
     // since a compressor may rely on what it reads to stay as it is.
     static _Alignas(FIRN_PAGE) char copy[FIRN_PAGE];
     memcpy(copy, (const void *)stage_address(slot), FIRN_PAGE);
-    enum cold_put put = cold_store_put(address, generation, copy, &blob);
+    enum cold_put put = COLD_ZERO;
+    if (!cold_store_is_zero(copy)) { // before masking: what is zeros then may not be now
+        mask_page(address, copy);
+        put = cold_store_put(address, generation, copy, &blob);
+    }
     lock_acquire(&cold_lock);
     bool is_done = true;
     is_staged = is_in_slot(c, address, slot);

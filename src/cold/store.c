@@ -21,7 +21,7 @@ static struct {
     enum seal_mode seal;
     uint64_t most_bytes; // 0: no cap
     // Statistics, and what the cap is compared with: relaxed.
-    _Atomic uint64_t bytes, uniform, puts, gets, drops, zeros, poor, full;
+    _Atomic uint64_t bytes, uniform, puts, gets, drops, poor, full;
     _Atomic uint64_t unsealed; // numbers blobs where there is no seal
 } store = {
     .shelves = {SHELF_UNMADE, SHELF_UNMADE, SHELF_UNMADE, SHELF_UNMADE, SHELF_UNMADE, SHELF_UNMADE,
@@ -240,6 +240,11 @@ static enum cold_put pack_and_seal(uintptr_t page_address, uint32_t generation, 
     return shelve(page_address, b, out);
 }
 
+bool cold_store_is_zero(const void *page) {
+    uint8_t byte;
+    return pack_is_uniform(page, &byte) && byte == 0;
+}
+
 enum cold_put cold_store_put(uintptr_t page_address, uint32_t generation, const void *page,
                              struct cold_blob *out) {
     uint8_t byte;
@@ -250,14 +255,11 @@ enum cold_put cold_store_put(uintptr_t page_address, uint32_t generation, const 
         struct desk *desk = desk_take(DESK_PACKING);
         result = pack_and_seal(page_address, generation, page, desk, out);
         desk_leave(DESK_PACKING, desk);
-    } else if (byte == 0) {
-        result = COLD_ZERO;
     } else {
         *out = uniform_name(page_address, generation, byte);
         add(&store.uniform, 1);
     }
     add(result == COLD_STORED ? &store.puts
-        : result == COLD_ZERO ? &store.zeros
         : result == COLD_POOR ? &store.poor
                               : &store.full,
         1);
@@ -406,7 +408,7 @@ void cold_store_abandon(void) {
         shelf_make(s, &own, blocks, store.seal == SEAL_OFF);
     }
     _Atomic uint64_t *const figures[] = {&store.bytes, &store.uniform, &store.puts, &store.gets,
-                                         &store.drops, &store.zeros,   &store.poor, &store.full};
+                                         &store.drops, &store.poor,    &store.full};
     for (unsigned i = 0; i < sizeof figures / sizeof figures[0]; i++) {
         atomic_store_explicit(figures[i], 0, memory_order_relaxed);
     }
@@ -432,7 +434,6 @@ void cold_store_figures(struct cold_store_figures *out) {
     out->puts = figure(&store.puts);
     out->gets = figure(&store.gets);
     out->drops = figure(&store.drops);
-    out->zeros = figure(&store.zeros);
     out->poor = figure(&store.poor);
     out->full = figure(&store.full);
     out->is_key_hidden = seal_is_hidden();

@@ -23,7 +23,7 @@ struct cold_blob {
 };
 
 enum cold_put {
-    COLD_ZERO,   // all zeros: there is nothing to store, *out is 0
+    COLD_ZERO,   // all zeros: there is nothing to store. cold_store_put does not say so
     COLD_STORED, // *out names it
     COLD_POOR,   // it does not get small enough to be worth a thaw
     COLD_FULL    // no memory for it, or the cap is reached
@@ -37,6 +37,9 @@ void cold_store_choose(unsigned seal, uint64_t most_bytes);
 // is no memory: then nothing can be frozen, perhaps later. One thread at a time. Program's signals may
 // come.
 bool cold_store_start(void) FIRN_CHECKED;
+
+// A page of which nothing needs to be stored.
+bool cold_store_is_zero(const void *page);
 
 // `page`, FIRN_PAGE bytes that nobody changes meanwhile and that no fault is needed to read, is the page
 // at page_address; generation is higher each time that it is put.
@@ -69,9 +72,9 @@ struct cold_store_figures {
     uint64_t stored_bytes;   // what the others are packed and sealed to
     uint64_t resident_bytes; // what they occupy
     uint64_t index_bytes;    // and the store's own records
-    uint64_t puts, gets, drops, zeros, poor, full; // since start
-    const char *seal;                              // off, mac, aead
-    bool is_key_hidden;                            // the key lies in memfd_secret
+    uint64_t puts, gets, drops, poor, full; // since start
+    const char *seal;                       // off, mac, aead
+    bool is_key_hidden;                     // the key lies in memfd_secret
 };
 // Any thread. Zeros before start.
 void cold_store_figures(struct cold_store_figures *out);

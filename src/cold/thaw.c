@@ -1,6 +1,7 @@
 #include "src/cold/thaw.h"
 
 #include "src/base/fatal.h"
+#include "src/cold/mask.h"
 #include "src/cold/stage.h"
 #include "src/meta/page_state.h"
 #include "src/meta/root.h"
@@ -49,6 +50,7 @@ static const void *content_of(const struct cold_page *p, uintptr_t address) {
         return (const void *)stage_address(p->at.slot);
     }
     cold_store_get(address, p->generation, p->at.blob, buffer);
+    mask_page(address, buffer);
     return buffer;
 }
 
