@@ -5,16 +5,15 @@
 
 #include <string.h>
 
-// Eight times five bits, each in a byte of its own, with a bit above them so that none is 0.
-static uint64_t spread_fives(uint64_t x) {
-    x = (x & 0xfffff) | (x & 0xfffff00000) << 12;
-    x = (x & 0x000003ff000003ff) | (x & 0x000ffc00000ffc00) << 6;
-    x = (x & 0x001f001f001f001f) | (x & 0x03e003e003e003e0) << 3;
-    return x | 0x2020202020202020;
+// A word of draws from one of random bytes: the lower five bits of each byte, with a bit above them so
+// that none is 0.
+static uint64_t draws(uint64_t random) {
+    return (random & 0x1f1f1f1f1f1f1f1f) | 0x2020202020202020;
 }
 
 FIRN_COLD void cache_make_noise(struct cache *c) {
-    enum { RAW = NOISE_BYTES / 8 * 5 };
+    enum { GROUP = 24, RAW_GROUP = 16, GROUPS = NOISE_BYTES / GROUP, RAW = GROUPS * RAW_GROUP };
+    _Static_assert(GROUPS * GROUP == NOISE_BYTES, "whole groups");
     if (*c->noise_at != 0) {
         return;
     }
@@ -23,11 +22,14 @@ FIRN_COLD void cache_make_noise(struct cache *c) {
     uint8_t *bytes = c->noise->bytes;
     const uint8_t *raw = &bytes[NOISE_BYTES - RAW];
     random_bytes(&c->noise->stream, &bytes[NOISE_BYTES - RAW], RAW);
-    for (unsigned i = 0; i < NOISE_BYTES; i += 8, raw += 5) {
-        uint64_t group = 0;
-        memcpy(&group, raw, 5);
-        group = spread_fives(group);
-        memcpy(&bytes[i], &group, sizeof group);
+    for (unsigned i = 0; i < NOISE_BYTES; i += GROUP, raw += RAW_GROUP) {
+        uint64_t in[2], out[3];
+        memcpy(in, raw, sizeof in);
+        out[0] = draws(in[0]);
+        out[1] = draws(in[1]);
+        // Of a third word, the bits that are left: three of each byte, and two.
+        out[2] = draws((in[0] >> 5 & 0x0707070707070707) | (in[1] >> 2 & 0x1818181818181818));
+        memcpy(&bytes[i], out, sizeof out);
     }
     bytes[NOISE_BYTES - 1] = 0;
     c->noise_at = bytes;
