@@ -87,10 +87,13 @@ static struct bin *bin_make(struct cache *c, unsigned cell) {
     for (unsigned i = 0; i < SPAN_BUCKETS; i++) {
         list_init(&b->lists[i]);
     }
+    uintptr_t spans = (uintptr_t)span_by_index(cell, 0);
+    spans -= (uintptr_t)cache_span(&(struct cache_cell){.span_shift = info->span_shift},
+                                   root_cell_base(cell));
     c->cells[cell] = (struct cache_cell){
         .top = b->entries,
         .base = root_cell_base(cell),
-        .spans = span_by_index(cell, 0),
+        .spans = spans,
         .mixer = mixer,
         .reciprocal = info->reciprocal,
         .span_mask = info->span_mask,
@@ -460,6 +463,9 @@ static struct cache *cache_make(void) {
     c->small_base = FIRN_ROOT.small_base;
     c->line_shift = FIRN_ROOT.line_shift;
     c->site_key = atomic_load_explicit(&FIRN_ROOT.site_key, memory_order_relaxed);
+    for (unsigned i = 0; i <= SIZE_TABLE_MAX / 16; i++) {
+        c->first_cells[i] = (uint32_t)cache_first_cell(size_class_table[i]);
+    }
     c->next = registry;
     registry = c;
     return c;

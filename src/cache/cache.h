@@ -15,6 +15,8 @@
 #include "src/cache/partition.h"
 #include "src/span/span.h"
 
+#include <stddef.h>
+
 // A vector is a 0, the entries, then VECTOR_END. A cache keeps, for each cell, the place after the
 // last entry: what stands before it is the next slot or 0 (empty), what stands at it is VECTOR_END
 // (full) or stale. So neither pop nor push needs a count.
@@ -49,7 +51,7 @@ struct cache_cell {
     _Alignas(FIRN_CACHE_LINE) uint64_t *top;
     uintptr_t base;      // address of the cell
     uintptr_t bytes;     // how much of it had descriptors when last looked at
-    struct span *spans;  // the first descriptor (span_by_index)
+    uintptr_t spans;     // where the descriptor of the span at address 0 would be (cache_span)
     uint64_t *mixer;     // freed slots, or 0
     uint32_t reciprocal; // class_info's
     uint32_t span_mask;
@@ -77,6 +79,9 @@ struct cache {
     struct cache *next_idle;
     _Atomic bool is_used;
     _Atomic bool is_dead; // in a forked child: its thread stayed in the parent
+    // size_class_table with each class's first cell in place of the class, in bytes from here. In the
+    // empty cache all lead to its beginning, where zeros stand as in its cells.
+    uint32_t first_cells[SIZE_TABLE_MAX / 16 + 1];
     struct cache_cell cells[CELLS];
     struct bin *bins[CELLS]; // NULL until first used
 };
@@ -95,14 +100,37 @@ FIRN_INLINE struct cache_cell *cache_cell(struct cache *c, uintptr_t at) {
     return (struct cache_cell *)((uintptr_t)c->cells + at);
 }
 
+// A class's first cell, in bytes from the beginning of a cache.
+FIRN_INLINE uintptr_t cache_first_cell(unsigned class_index) {
+    return offsetof(struct cache, cells) +
+           ((uintptr_t)class_index << (CELL_LINE_SHIFT + FIRN_PARTITION_BITS));
+}
+
+// The cell of a class, given its first one, that a call at `site` takes from. (The hash is moved to its
+// place by one shift. What else follows from the class is in the table: of a malloc, each instruction is
+// one in forty.)
+FIRN_INLINE struct cache_cell *cache_cell_for(struct cache *c, uintptr_t first, uintptr_t site) {
+    uintptr_t further;
+    if (FIRN_PARTITION_MODE == 1) {
+        further = site * c->site_key >> (64 - FIRN_PARTITION_BITS - CELL_LINE_SHIFT) &
+                  (uintptr_t)(FIRN_PARTITIONS - 1) << CELL_LINE_SHIFT;
+    } else {
+        further = (uintptr_t)partition_of(site, c->site_key) << CELL_LINE_SHIFT;
+    }
+    return FIRN_OPAQUE((struct cache_cell *)((uintptr_t)c + first + further));
+}
+
 // The thread's cache. Never NULL: a thread without one has the shared empty cache, which has no
 // vectors and owns no span, so that the fast paths need no test of their own.
 extern FIRN_TLS struct cache *firn_cache;
 extern struct cache firn_empty_cache;
 
-// Descriptor of the span that is `within` bytes into the cell.
-FIRN_INLINE struct span *cache_span(const struct cache_cell *e, uintptr_t within) {
-    return &e->spans[within >> FIRN_OPAQUE(e->span_shift) << FIRN_PARTITION_BITS];
+// Descriptor of the span of the cell that `address` lies in. (Cells begin at multiples of every span's
+// size: so the cell's beginning need not be taken off first.)
+FIRN_INLINE struct span *cache_span(const struct cache_cell *e, uintptr_t address) {
+    enum { STEP_SHIFT = 8 + FIRN_PARTITION_BITS };
+    _Static_assert(sizeof(struct span) << FIRN_PARTITION_BITS == 1 << STEP_SHIFT, "apart");
+    return (struct span *)(e->spans + (address >> FIRN_OPAQUE(e->span_shift) << STEP_SHIFT));
 }
 
 // The next entry of a vector, given the cell's `top`, or 0 if there is none; it stays there until
@@ -117,7 +145,7 @@ FIRN_INLINE uint64_t cache_peek(const uint64_t *top) {
 FIRN_INLINE uintptr_t cache_take(struct cache_cell *e, uint64_t *top, uint64_t entry) {
     e->top = top - 1;
     uintptr_t address = entry & ENTRY_ADDRESS;
-    struct span *s = cache_span(e, address - e->base);
+    struct span *s = cache_span(e, address);
     _Atomic uint64_t *w = &s->live[entry >> (ENTRY_SLOT_SHIFT + 6)];
     uint64_t live = atomic_load_explicit(w, memory_order_relaxed);
     atomic_store_explicit(w, bits_set(live, entry >> ENTRY_SLOT_SHIFT), memory_order_relaxed);

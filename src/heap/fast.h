@@ -18,16 +18,16 @@ void heap_free_slow(void *p, const struct heap_call *call);
 void heap_free_plain_slow(void *p, uintptr_t site);
 
 FIRN_INLINE void *heap_alloc_fast(size_t size, uintptr_t site) {
-    unsigned class_index;
+    struct cache *c = firn_cache;
+    uintptr_t first;
     if (FIRN_LIKELY(size <= SIZE_TABLE_MAX - FIRN_SLOT_EXTRA)) {
-        class_index = size_class_table[(size + FIRN_SLOT_EXTRA + 15) >> 4];
+        first = FIRN_OPAQUE((uintptr_t)c->first_cells[(size + FIRN_SLOT_EXTRA + 15) >> 4]);
     } else if (size <= SMALL_MAX - FIRN_SLOT_EXTRA) {
-        class_index = size_class_of(size + FIRN_SLOT_EXTRA);
+        first = cache_first_cell(size_class_of(size + FIRN_SLOT_EXTRA));
     } else {
         return heap_alloc_slow(size, site);
     }
-    struct cache *c = firn_cache;
-    struct cache_cell *e = &c->cells[root_cell(class_index, partition_of(site, c->site_key))];
+    struct cache_cell *e = cache_cell_for(c, first, site);
     uint64_t *top = e->top;
     uint64_t entry = cache_peek(top);
     if (FIRN_UNLIKELY(entry == 0)) {
@@ -57,7 +57,7 @@ FIRN_INLINE bool heap_free_owned(void *p, uint64_t pending, const char *api, uin
     if (FIRN_UNLIKELY(within >= e->bytes)) {
         return false;
     }
-    struct span *s = FIRN_OPAQUE(cache_span(e, within));
+    struct span *s = FIRN_OPAQUE(cache_span(e, address));
     // Only this thread makes itself owner or stops being it: the answer "mine" stays true.
     uint64_t word = atomic_load_explicit(&s->owner_word, memory_order_relaxed);
     if (FIRN_UNLIKELY((pending == 0 ? word : (uint32_t)word) != c->number)) {
