@@ -103,15 +103,31 @@ FIRN_INLINE void *arm(uintptr_t address, size_t slot_bytes, size_t before_bytes,
 }
 
 FIRN_INLINE bool are_canaries_whole(uintptr_t address, size_t slot_bytes, size_t before_bytes) {
-    return !FIRN_CANARY || (canary_change(address, slot_bytes) |
-                            canary_change(address - before_bytes, slot_bytes)) == 0;
+    return !FIRN_CANARY || (FIRN_LIKELY(canary_change(address, slot_bytes) == 0) &&
+                            FIRN_LIKELY(canary_change(address - before_bytes, slot_bytes) == 0));
+}
+
+// The first time since its page was fresh, and the last.
+FIRN_COLD static void *issue_slowly(uintptr_t address, size_t slot_bytes, size_t before_bytes,
+                                    bool is_virgin, uintptr_t site) {
+    bool is_as_left = !FIRN_VERIFY || is_virgin ||
+                      wipe_is_zero_narrow((const void *)address, slot_bytes - FIRN_SLOT_EXTRA);
+    return arm(address, slot_bytes, before_bytes, is_as_left, site);
+}
+
+// Nothing to be done but to look whether it is zero.
+FIRN_INLINE bool is_in_use(uintptr_t address, size_t slot_bytes, bool is_virgin) {
+    return !is_virgin && (!FIRN_CANARY || canary_change(address, slot_bytes) == 0);
 }
 
 static void *issue_narrow(uintptr_t address, size_t slot_bytes, size_t before_bytes, bool is_virgin,
                           uintptr_t site) {
-    bool is_as_left = !FIRN_VERIFY || is_virgin ||
-                      wipe_is_zero_narrow((const void *)address, slot_bytes - FIRN_SLOT_EXTRA);
-    return arm(address, slot_bytes, before_bytes, is_as_left, site);
+    void *p = (void *)address;
+    return FIRN_LIKELY(is_in_use(address, slot_bytes, is_virgin)) &&
+                   (!FIRN_VERIFY ||
+                    FIRN_LIKELY(wipe_is_zero_narrow(p, slot_bytes - FIRN_SLOT_EXTRA)))
+               ? p
+               : issue_slowly(address, slot_bytes, before_bytes, is_virgin, site);
 }
 
 static void retire_narrow(uintptr_t address, size_t slot_bytes, size_t before_bytes,
@@ -125,9 +141,11 @@ static void retire_narrow(uintptr_t address, size_t slot_bytes, size_t before_by
 
 WIPE_WIDE static void *issue_wide(uintptr_t address, size_t slot_bytes, size_t before_bytes,
                                   bool is_virgin, uintptr_t site) {
-    bool is_as_left = !FIRN_VERIFY || is_virgin ||
-                      wipe_is_zero_wide((const void *)address, slot_bytes - FIRN_SLOT_EXTRA);
-    return arm(address, slot_bytes, before_bytes, is_as_left, site);
+    void *p = (void *)address;
+    return FIRN_LIKELY(is_in_use(address, slot_bytes, is_virgin)) &&
+                   (!FIRN_VERIFY || FIRN_LIKELY(wipe_is_zero_wide(p, slot_bytes - FIRN_SLOT_EXTRA)))
+               ? p
+               : issue_slowly(address, slot_bytes, before_bytes, is_virgin, site);
 }
 
 WIPE_WIDE static void retire_wide(uintptr_t address, size_t slot_bytes, size_t before_bytes,
@@ -141,9 +159,12 @@ WIPE_WIDE static void retire_wide(uintptr_t address, size_t slot_bytes, size_t b
 
 WIPE_WIDEST static void *issue_widest(uintptr_t address, size_t slot_bytes, size_t before_bytes,
                                       bool is_virgin, uintptr_t site) {
-    bool is_as_left = !FIRN_VERIFY || is_virgin ||
-                      wipe_is_zero_widest((const void *)address, slot_bytes - FIRN_SLOT_EXTRA);
-    return arm(address, slot_bytes, before_bytes, is_as_left, site);
+    void *p = (void *)address;
+    return FIRN_LIKELY(is_in_use(address, slot_bytes, is_virgin)) &&
+                   (!FIRN_VERIFY ||
+                    FIRN_LIKELY(wipe_is_zero_widest(p, slot_bytes - FIRN_SLOT_EXTRA)))
+               ? p
+               : issue_slowly(address, slot_bytes, before_bytes, is_virgin, site);
 }
 
 WIPE_WIDEST static void retire_widest(uintptr_t address, size_t slot_bytes, size_t before_bytes,

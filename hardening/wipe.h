@@ -19,7 +19,7 @@
 #include <string.h>
 
 #define WIPE_WIDE __attribute__((target("avx2")))
-#define WIPE_WIDEST __attribute__((target("avx512f,avx512dq,bmi2")))
+#define WIPE_WIDEST __attribute__((target("avx512f,avx512dq,avx512bw,bmi2")))
 
 enum { WIPE_WORD = 8, WIPE_REGISTER = 32, WIPE_REGISTERS = 8 };
 enum { WIPE_STEP = WIPE_REGISTER * WIPE_REGISTERS };
@@ -33,7 +33,7 @@ FIRN_INLINE bool wipe_can_be_wide(void) {
 FIRN_INLINE bool wipe_can_be_widest(void) {
     __builtin_cpu_init();
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("bmi2");
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("bmi2");
 }
 
 FIRN_INLINE uint64_t wipe_load(const char *p) {
@@ -104,9 +104,20 @@ WIPE_WIDE FIRN_INLINE bool wipe_is_zero_wide(const void *p, size_t n) {
     return _mm256_testz_si256(seen, seen) != 0;
 }
 
-// A bit for each of the first n / 8 words of 256 bytes.
-WIPE_WIDEST FIRN_INLINE uint32_t wipe_mask(size_t n) {
-    return _bzhi_u32(~(uint32_t)0, (uint32_t)(n / WIPE_WORD));
+// A bit for each of the first n / 8 words of 256 bytes, in mask registers: of the first 64 bytes in that
+// of `at[0]`, and so on. (By hand: compilers shift elsewhere and move the result, three instructions for
+// each of these.)
+struct wipe_masks {
+    __mmask32 at[4];
+};
+
+WIPE_WIDEST FIRN_INLINE struct wipe_masks wipe_mask(size_t n) {
+    struct wipe_masks m;
+    m.at[0] = _cvtu32_mask32(_bzhi_u32(~(uint32_t)0, (uint32_t)(n / WIPE_WORD)));
+    __asm__("kshiftrd $8, %1, %0" : "=k"(m.at[1]) : "k"(m.at[0]));
+    __asm__("kshiftrd $16, %1, %0" : "=k"(m.at[2]) : "k"(m.at[0]));
+    __asm__("kshiftrd $24, %1, %0" : "=k"(m.at[3]) : "k"(m.at[0]));
+    return m;
 }
 
 WIPE_WIDEST FIRN_INLINE void wipe_zero_widest(void *p, size_t n) {
@@ -118,27 +129,30 @@ WIPE_WIDEST FIRN_INLINE void wipe_zero_widest(void *p, size_t n) {
         }
         __asm__("" ::: "memory"); // lest it becomes a call of memset, which costs short slots, too
     }
-    uint32_t words = wipe_mask(n);
-    _mm512_mask_storeu_epi64(bytes, (__mmask8)words, zero);
-    _mm512_mask_storeu_epi64(bytes + 64, (__mmask8)(words >> 8), zero);
-    _mm512_mask_storeu_epi64(bytes + 128, (__mmask8)(words >> 16), zero);
-    _mm512_mask_storeu_epi64(bytes + 192, (__mmask8)(words >> 24), zero);
+    struct wipe_masks words = wipe_mask(n);
+    _mm512_mask_storeu_epi64(bytes, (__mmask8)words.at[0], zero);
+    _mm512_mask_storeu_epi64(bytes + 64, (__mmask8)words.at[1], zero);
+    _mm512_mask_storeu_epi64(bytes + 128, (__mmask8)words.at[2], zero);
+    _mm512_mask_storeu_epi64(bytes + 192, (__mmask8)words.at[3], zero);
 }
 
 WIPE_WIDEST FIRN_INLINE bool wipe_is_zero_widest(const void *p, size_t n) {
     const char *bytes = p;
-    __m512i seen = _mm512_setzero_si512();
     for (; FIRN_UNLIKELY(n > WIPE_STEP); bytes += WIPE_STEP, n -= WIPE_STEP) {
+        __m512i seen = _mm512_setzero_si512();
         for (size_t i = 0; i < WIPE_STEP; i += 64) {
             seen = _mm512_or_si512(seen, _mm512_loadu_si512(bytes + i));
         }
+        if (_mm512_test_epi64_mask(seen, seen) != 0) {
+            return false;
+        }
     }
-    uint32_t words = wipe_mask(n);
-    __m512i a = _mm512_maskz_loadu_epi64((__mmask8)words, bytes);
-    __m512i b = _mm512_maskz_loadu_epi64((__mmask8)(words >> 8), bytes + 64);
-    __m512i c = _mm512_maskz_loadu_epi64((__mmask8)(words >> 16), bytes + 128);
-    __m512i d = _mm512_maskz_loadu_epi64((__mmask8)(words >> 24), bytes + 192);
-    seen = _mm512_or_si512(_mm512_or_si512(seen, a), _mm512_or_si512(_mm512_or_si512(b, c), d));
+    struct wipe_masks words = wipe_mask(n);
+    __m512i a = _mm512_maskz_loadu_epi64((__mmask8)words.at[0], bytes);
+    __m512i b = _mm512_maskz_loadu_epi64((__mmask8)words.at[1], bytes + 64);
+    __m512i c = _mm512_maskz_loadu_epi64((__mmask8)words.at[2], bytes + 128);
+    __m512i d = _mm512_maskz_loadu_epi64((__mmask8)words.at[3], bytes + 192);
+    __m512i seen = _mm512_or_si512(_mm512_or_si512(a, b), _mm512_or_si512(c, d));
     return _mm512_test_epi64_mask(seen, seen) == 0;
 }
 
