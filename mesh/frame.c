@@ -22,6 +22,7 @@ static uint32_t blocks_made;        // those below exist
 static uint32_t blocks_most;        // that the file has room for
 static uint32_t cell_blocks[CELLS]; // the youngest of each cell, + 1
 static size_t in_use;
+static bool are_lent; // some that have no user any more may be taken still
 
 bool frame_start(void) {
     if (!memfile_start()) {
@@ -122,14 +123,32 @@ bool frame_hold(uint32_t number) {
 }
 
 // The memory goes back under the lock: else the number could be taken again, and written to, before.
+static void drop(uint32_t number) {
+    memfile_drop(offset_of(number), FIRN_PAGE);
+    block_of(number)->taken &= ~((uint64_t)1 << frame_place(number));
+    in_use--;
+}
+
 void frame_release(uint32_t number) {
     lock_acquire(&frame_lock);
     struct frame *f = frame_at(number);
     FIRN_ENSURE(f->users > 0);
-    if (--f->users == 0) {
-        memfile_drop(offset_of(number), FIRN_PAGE);
-        block_of(number)->taken &= ~((uint64_t)1 << frame_place(number));
-        in_use--;
+    if (--f->users == 0 && !are_lent) {
+        drop(number);
+    }
+    lock_release(&frame_lock);
+}
+
+void frame_set_lent(bool are_lent_now) {
+    lock_acquire(&frame_lock);
+    are_lent = are_lent_now;
+    for (uint32_t i = 0; !are_lent && i < blocks_made; i++) {
+        for (uint64_t taken = blocks[i]->taken; taken != 0; taken &= taken - 1) {
+            uint32_t number = i * FRAME_BLOCK + bits_lowest(taken);
+            if (number != FRAME_NONE && frame_at(number)->users == 0) {
+                drop(number);
+            }
+        }
     }
     lock_release(&frame_lock);
 }
@@ -137,6 +156,11 @@ void frame_release(uint32_t number) {
 bool frame_map(uint32_t number, uintptr_t address, size_t pages, bool *is_lost) {
     FIRN_ENSURE(frame_place(number) + pages <= FRAME_BLOCK);
     return memfile_map(address, offset_of(number), pages << FIRN_PAGE_SHIFT, is_lost);
+}
+
+bool frame_map_copy(uint32_t number, uintptr_t address, size_t pages, bool *is_lost) {
+    FIRN_ENSURE(frame_place(number) + pages <= FRAME_BLOCK);
+    return memfile_map_copy(address, offset_of(number), pages << FIRN_PAGE_SHIFT, is_lost);
 }
 
 void frame_walk(unsigned cell, void (*visit)(uint32_t number, struct frame *f, void *context),
@@ -168,6 +192,7 @@ void frame_after_fork_in_child(void) {
 void frame_forget(void) {
     blocks_made = 0;
     in_use = 0;
+    are_lent = false;
     for (unsigned cell = 0; cell < CELLS; cell++) {
         cell_blocks[cell] = 0;
     }

@@ -31,8 +31,10 @@ uint32_t frame_take(unsigned cell, uint32_t wanted);
 bool frame_is_free(unsigned cell, uint32_t number);
 // One user more; false if there is none left, and the frame with them.
 bool frame_hold(uint32_t number) FIRN_CHECKED;
-// One user less. After the last one its memory goes back.
+// One user less. After the last one its memory goes back: at once, or when frames are no longer lent.
 void frame_release(uint32_t number);
+// While frames are lent, forked children look at what they hold: it must not change.
+void frame_set_lent(bool are_lent);
 
 struct frame *frame_at(uint32_t number);
 // Where all of the frame can be read and written, whoever maps it.
@@ -40,6 +42,8 @@ uintptr_t frame_view(uint32_t number);
 // Puts this and the next frames in the place of the `pages` pages from `address` on; see memfile_map. They
 // are of one block.
 bool frame_map(uint32_t number, uintptr_t address, size_t pages, bool *is_lost) FIRN_CHECKED;
+// The same for pages that map these frames already: by a mapping of their own; see memfile_map_copy.
+bool frame_map_copy(uint32_t number, uintptr_t address, size_t pages, bool *is_lost) FIRN_CHECKED;
 // Its place in its block, from 0.
 FIRN_INLINE unsigned frame_place(uint32_t number) {
     return number % FRAME_BLOCK;

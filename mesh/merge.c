@@ -8,7 +8,6 @@
 #include "src/os/caps.h"
 #include "src/os/clock.h"
 #include "src/os/fault.h"
-#include "src/os/handover.h"
 #include "src/os/map.h"
 #include "src/os/memfile.h"
 #include "src/slab/central.h"
@@ -24,7 +23,7 @@ enum {
 struct lock firn_merge_lock = LOCK_INIT(LOCK_MESH);
 
 static enum { UNTRIED, POSSIBLE, IMPOSSIBLE } possibility;
-static _Atomic size_t meshed_pages, meshed_most, vmas, purged_pages;
+static _Atomic size_t meshed_pages, meshed_most, copied_pages, vmas, purged_pages;
 static size_t vma_budget, merged, refused, over_budget;
 static uint64_t longest_ns;
 
@@ -58,7 +57,7 @@ bool merge_is_possible(void) {
 
 // ---- spans ------------------------------------------------------------------------------------
 
-static struct span *span_of(uintptr_t address) {
+struct span *merge_span_of(uintptr_t address) {
     uintptr_t offset = address - FIRN_ROOT.small_base;
     unsigned cell = (unsigned)(offset >> FIRN_ROOT.cell_shift);
     return span_at(offset, &FIRN_ROOT.classes[root_cell_class(cell)]);
@@ -141,7 +140,7 @@ unsigned merge_purge_empty(struct span *s) {
 
 // ---- merging ----------------------------------------------------------------------------------
 
-static void copy_granules(const uint64_t mask[SEARCH_WORDS], uintptr_t from, uintptr_t to) {
+void merge_copy_granules(const uint64_t mask[SEARCH_WORDS], uintptr_t from, uintptr_t to) {
     for (unsigned w = 0; w < SEARCH_WORDS; w++) {
         for (uint64_t rest = mask[w]; rest != 0; rest &= rest - 1) {
             size_t at = (w * 64 + (unsigned)__builtin_ctzll(rest)) * (size_t)GRANULE;
@@ -150,7 +149,9 @@ static void copy_granules(const uint64_t mask[SEARCH_WORDS], uintptr_t from, uin
     }
 }
 
-static void note_entry(uintptr_t address, uint32_t entry) {
+void merge_note_entry(uintptr_t address, uint32_t entry) {
+    int copies = (int)pages_is_copy(entry) - (int)pages_is_copy(pages_get(address));
+    atomic_fetch_add_explicit(&copied_pages, (size_t)(ptrdiff_t)copies, memory_order_relaxed);
     atomic_fetch_add_explicit(&vmas, (size_t)(ptrdiff_t)pages_vmas(address, entry),
                               memory_order_relaxed);
     pages_set(address, entry);
@@ -194,7 +195,7 @@ static struct stretch plan_stretch(const struct span *s, uintptr_t address, uint
 static void note_merged(const struct stretch *x, uintptr_t address, uint64_t began_ns) {
     for (size_t i = 0; i < x->pages; i++) {
         uintptr_t at = x->start + (i << FIRN_PAGE_SHIFT);
-        note_entry(
+        merge_note_entry(
             at, pages_entry(at == address ? PAGES_MESHED : PAGES_FILLER, x->frame + (uint32_t)i));
     }
     size_t now = atomic_fetch_add_explicit(&meshed_pages, 1, memory_order_relaxed) + 1;
@@ -210,13 +211,13 @@ static void note_merged(const struct stretch *x, uintptr_t address, uint64_t beg
 static bool exchange(const struct stretch *x, uintptr_t address, uint32_t frame,
                      const uint64_t mask[SEARCH_WORDS]) {
     bool is_lost = false;
-    copy_granules(mask, address, frame_view(frame));
+    merge_copy_granules(mask, address, frame_view(frame));
     if (frame_map(x->frame, x->start, x->pages, &is_lost)) {
         fault_publish(address, FIRN_PAGE);
         return true;
     }
     if (is_lost) {
-        copy_granules(mask, frame_view(frame), address);
+        merge_copy_granules(mask, frame_view(frame), address);
         fault_publish(address, FIRN_PAGE);
         fault_adopt(x->start, x->pages << FIRN_PAGE_SHIFT);
     } else {
@@ -256,7 +257,7 @@ static enum merge_result merge_held(struct span *s, uintptr_t address, uint32_t 
 
 enum merge_result merge_page(uintptr_t address, uint32_t frame, bool is_forced) {
     struct merge_hold h;
-    struct span *s = span_of(address);
+    struct span *s = merge_span_of(address);
     enum merge_result result = MERGE_CHANGED;
     if (merge_acquire(s, &h)) {
         if (is_forced || (s->mesh & SPAN_TOUCHED) == 0) {
@@ -280,61 +281,32 @@ static bool part(struct span *s) {
     fault_adopt(base, bytes);
     for (uintptr_t at = base; at < base + bytes; at += FIRN_PAGE) {
         uint32_t entry = pages_get(at);
-        note_entry(at, pages_entry(PAGES_PURGED, 0));
+        merge_note_entry(at, pages_entry(PAGES_PURGED, 0));
         if (pages_kind(entry) == PAGES_MESHED) {
             frame_release(pages_frame(entry));
-            atomic_fetch_sub_explicit(&meshed_pages, 1, memory_order_relaxed);
+            merge_count_parted(1);
         }
     }
     s->mesh &= (uint8_t)~SPAN_MESHED;
     return true;
 }
 
-// ---- fork -------------------------------------------------------------------------------------
-
-static struct handover handover = {-1, -1};
-
-void merge_before_fork(void) {
-    lock_acquire(&firn_merge_lock);
-    if (atomic_load_explicit(&meshed_pages, memory_order_relaxed) > 0) {
-        handover_prepare(&handover);
-    }
+size_t merge_meshed_pages(void) {
+    return atomic_load_explicit(&meshed_pages, memory_order_relaxed);
 }
 
-// The child copies what the frames hold: before that this thread must not go on to change it.
-void merge_after_fork_in_parent(void) {
-    handover_wait(&handover);
-    lock_release(&firn_merge_lock);
+void merge_count_parted(size_t pages) {
+    atomic_fetch_sub_explicit(&meshed_pages, pages, memory_order_relaxed);
 }
 
-// In the child there are holes at these addresses.
-static void unshare(uintptr_t address, size_t pages) {
-    FIRN_ENSURE(map_renew(&FIRN_ROOT.data, address, pages << FIRN_PAGE_SHIFT));
-    for (size_t i = 0; i < pages; i++, address += FIRN_PAGE) {
-        struct span *s = span_of(address);
-        uint32_t entry = pages_get(address);
-        uint64_t mask[SEARCH_WORDS];
-        if (pages_kind(entry) == PAGES_MESHED) {
-            merge_page_mask(mask, s, address, true);
-            copy_granules(mask, frame_view(pages_frame(entry)), address);
-        }
-        pages_set(address, pages_entry(PAGES_PRIVATE, 0));
-        s->mesh &= (uint8_t)~SPAN_MESHED;
-    }
+size_t merge_copied_pages(void) {
+    return atomic_load_explicit(&copied_pages, memory_order_relaxed);
 }
 
-bool merge_after_fork_in_child(void) {
-    lock_reset(&firn_merge_lock);
-    frame_after_fork_in_child();
-    bool any = atomic_load_explicit(&meshed_pages, memory_order_relaxed) > 0;
-    if (possibility == POSSIBLE) {
-        pages_walk_mapped(unshare);
-        frame_forget();
-    }
-    handover_done(&handover);
+void merge_after_fork_in_child(void) {
     atomic_store_explicit(&meshed_pages, 0, memory_order_relaxed);
+    atomic_store_explicit(&copied_pages, 0, memory_order_relaxed);
     atomic_store_explicit(&vmas, 0, memory_order_relaxed);
-    return any;
 }
 
 void merge_figures(struct merge_figures *out) {

@@ -70,6 +70,13 @@ void merge_release(struct merge_hold *h);
 void merge_page_mask(uint64_t mask[SEARCH_WORDS], const struct span *s, uintptr_t address,
                      bool with_canaries);
 
+// Copies the granules of a page.
+void merge_copy_granules(const uint64_t mask[SEARCH_WORDS], uintptr_t from, uintptr_t to);
+// What the page is from now on; keeps count. With the span's lock, or when nobody else can have it.
+void merge_note_entry(uintptr_t address, uint32_t entry);
+// The span that contains the address, which lies in the small regions.
+struct span *merge_span_of(uintptr_t address);
+
 enum merge_result {
     MERGE_DONE,
     MERGE_CHANGED, // the page is no longer what the search saw, or does not fit
@@ -98,10 +105,12 @@ struct merge_figures {
 };
 void merge_figures(struct merge_figures *out);
 
-void merge_before_fork(void);
-void merge_after_fork_in_parent(void);
-// Gives each meshed page memory of its own with what it held. True if there was any: then the central
-// lists are to be rebuilt.
-bool merge_after_fork_in_child(void) FIRN_CHECKED;
+// Pages that map a frame now; and of them (fillers included) those that do so by a copy (lend.h).
+size_t merge_meshed_pages(void);
+size_t merge_copied_pages(void);
+// So many pages fewer map one.
+void merge_count_parted(size_t pages);
+// In a forked child, which has parted all its pages: none is meshed.
+void merge_after_fork_in_child(void);
 
 #endif

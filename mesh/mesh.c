@@ -1,6 +1,7 @@
 #include "mesh/mesh.h"
 
 #include "mesh/frame.h"
+#include "mesh/lend.h"
 #include "mesh/merge.h"
 #include "mesh/pages.h"
 #include "mesh/search.h"
@@ -158,6 +159,22 @@ static void visit_recount(struct work *w, struct span *s) {
     }
 }
 
+static void visit_join(struct work *w, struct span *s) {
+    (void)w;
+    if (span_is_meshed(s)) {
+        lend_join(s);
+    }
+}
+
+// After a fork.
+static void join(unsigned cell, struct work *w) {
+    uint32_t at = 0;
+    w->count = 0;
+    if (merge_copied_pages() > 0) {
+        (void)walk_spans(cell, &at, w, visit_join);
+    }
+}
+
 // Spans mesh only here, so that what is counted can only become less.
 static void recount(unsigned cell, struct work *w) {
     bool any = false;
@@ -243,6 +260,7 @@ static bool merge_batch(struct work *w, unsigned cell) {
 
 static void pass_cell(struct work *w, unsigned cell) {
     uint32_t at = 0;
+    join(cell, w);
     recount(cell, w);
     for (bool is_more = true; is_more;) {
         w->count = 0;
@@ -256,7 +274,7 @@ static void pass_cell(struct work *w, unsigned cell) {
 
 static bool prepare(void) {
     lock_acquire(&firn_merge_lock);
-    bool is_ready = merge_start();
+    bool is_ready = merge_start() && lend_start() && lend_is_over();
     if (is_ready && work == NULL) {
         seeds = arena_alloc(sizeof *seeds, FIRN_CACHE_LINE);
         work = seeds != NULL ? arena_alloc(sizeof *work, FIRN_CACHE_LINE) : NULL;
@@ -307,18 +325,22 @@ void mesh_stats(struct mesh_stats *out) {
 // ---- fork -------------------------------------------------------------------------------------
 
 void mesh_before_fork(void) {
-    merge_before_fork();
+    lend_before_fork();
+}
+
+void mesh_before_fork_last(void) {
+    lend_copy_all();
 }
 
 void mesh_after_fork_in_parent(void) {
-    merge_after_fork_in_parent();
+    lend_after_fork_in_parent();
 }
 
-bool mesh_after_fork_in_child(void) {
+bool mesh_after_fork_in_child(bool is_expected) {
     fault_after_fork_in_child();
     lock_reset(&pass_lock);
     if (seeds != NULL) {
         *seeds = (struct random_stream){0};
     }
-    return merge_after_fork_in_child();
+    return lend_after_fork_in_child(is_expected);
 }

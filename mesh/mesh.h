@@ -36,10 +36,12 @@ struct mesh_stats {
 };
 void mesh_stats(struct mesh_stats *out);
 
-// Fork, in this order with the other locks: after LOCK_START. In the child each meshed page gets memory
-// of its own, as it was. True if there was any: then the central lists have to be rebuilt.
+// Fork, in this order with the other locks: after LOCK_START; and when all of them are held (lend.h). In the
+// child each meshed page gets memory of its own, as it was. True if there was any: then the central lists
+// have to be rebuilt. `is_expected`: by the thread that called the others.
 void mesh_before_fork(void);
+void mesh_before_fork_last(void);
 void mesh_after_fork_in_parent(void);
-bool mesh_after_fork_in_child(void) FIRN_CHECKED;
+bool mesh_after_fork_in_child(bool is_expected) FIRN_CHECKED;
 
 #endif

@@ -104,6 +104,7 @@ void pages_walk_mapped(void (*visit)(uintptr_t address, size_t pages)) {
 static bool is_one_mapping(uint32_t left, uint32_t right) {
     bool is_left_mapped = pages_is_mapped(left);
     return is_left_mapped == pages_is_mapped(right) &&
+           pages_is_copy(left) == pages_is_copy(right) &&
            (!is_left_mapped || pages_frame(right) == pages_frame(left) + 1);
 }
 

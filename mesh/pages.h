@@ -19,18 +19,24 @@ enum pages_kind {
     PAGES_FILLER // no slot in it is in use; it maps the frame next to a neighbour's so that both are
                  // one mapping, and is no user
 };
-enum { PAGES_KIND_BITS = 2 };
+// Beside the kind, of a page that maps a frame: by a private mapping, so that a write makes it a copy of
+// its own (mesh/lend.h).
+enum { PAGES_COPY = 1 << 2, PAGES_KIND_BITS = 3 };
 
 FIRN_INLINE uint32_t pages_entry(enum pages_kind kind, uint32_t frame) {
     return frame << PAGES_KIND_BITS | (uint32_t)kind;
 }
 
 FIRN_INLINE enum pages_kind pages_kind(uint32_t entry) {
-    return (enum pages_kind)(entry & ((1u << PAGES_KIND_BITS) - 1));
+    return (enum pages_kind)(entry & (PAGES_COPY - 1));
 }
 
 FIRN_INLINE uint32_t pages_frame(uint32_t entry) {
     return entry >> PAGES_KIND_BITS;
+}
+
+FIRN_INLINE bool pages_is_copy(uint32_t entry) {
+    return (entry & PAGES_COPY) != 0;
 }
 
 // Whether the page's address maps a frame.
@@ -49,7 +55,7 @@ void pages_set(uintptr_t address, uint32_t entry);
 void pages_walk_mapped(void (*visit)(uintptr_t address, size_t pages));
 
 // VMAs that the kernel needs more, or fewer, when the entry of a page is changed to `entry`:
-// neighbours are one mapping when both are private, or map neighbouring frames.
+// neighbours are one mapping when both are private, or map neighbouring frames in the same way.
 int pages_vmas(uintptr_t address, uint32_t entry);
 
 #endif

@@ -90,6 +90,7 @@ static void before_fork(void) {
     central_before_fork();
     large_before_fork();
     arena_before_fork();
+    mesh_before_fork_last();
     lock_set_all_held(true);
 }
 
@@ -115,7 +116,7 @@ static void in_child(bool other_threads_inside) {
     arena_after_fork(true);
     large_after_fork(true);
     bool any_dead = cache_after_fork(true);
-    bool any_meshed = mesh_after_fork_in_child();
+    bool any_meshed = mesh_after_fork_in_child(!other_threads_inside);
     central_after_fork(true, any_dead || any_meshed || other_threads_inside);
     lock_reset(&start_lock);
     note_thread();
@@ -135,6 +136,18 @@ static void after_fork_in_child(void) {
 void life_prepare_fork(void) {
     if (!atomic_exchange_explicit(&has_fork_handlers, true, memory_order_relaxed)) {
         (void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+    }
+}
+
+void life_begin_fork(void) {
+    before_fork();
+}
+
+void life_end_fork(bool in_child) {
+    if (in_child) {
+        after_fork_in_child();
+    } else {
+        after_fork_in_parent();
     }
 }
 

@@ -23,7 +23,11 @@ void life_prepare_fork(void);
 // This thread's cache, made if need be; starts the heap first. NULL: no memory.
 struct cache *life_thread_cache(void);
 
-// A child of a fork that ran no handlers (raw clone, _Fork) is noticed here, on the slow paths, by a
+// Around a call that forks without running fork handlers.
+void life_begin_fork(void);
+void life_end_fork(bool in_child);
+
+// A child of a fork that ran no handlers (raw clone) is noticed here, on the slow paths, by a
 // page that the kernel wiped.
 void life_check_fork(void);
 

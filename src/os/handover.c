@@ -2,25 +2,35 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <stddef.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static void close_both(struct handover *h) {
-    if (h->from >= 0) {
-        syscall(SYS_close, h->from);
-    }
+static void close_writer(struct handover *h) {
     if (h->to >= 0) {
         syscall(SYS_close, h->to);
     }
-    h->from = h->to = -1;
+    h->to = -1;
+}
+
+static void close_reader(struct handover *h) {
+    int fd = keep_descriptor(&h->from);
+    if (fd >= 0) {
+        syscall(SYS_close, fd);
+    }
+    h->from = (struct keep)KEEP_NONE;
 }
 
 void handover_prepare(struct handover *h) {
     const int saved = errno;
     int ends[2] = {-1, -1};
-    (void)syscall(SYS_pipe2, ends, O_CLOEXEC);
-    h->from = ends[0];
-    h->to = ends[1];
+    *h = (struct handover)HANDOVER_NONE;
+    if (syscall(SYS_pipe2, ends, O_CLOEXEC) == 0) {
+        keep_copy(&h->from, ends[0]);
+        syscall(SYS_close, ends[0]);
+        h->to = ends[1];
+    }
     errno = saved;
 }
 
@@ -32,19 +42,47 @@ void handover_done(struct handover *h) {
         while (syscall(SYS_write, h->to, "", 1) < 0 && errno == EINTR) {
         }
     }
-    close_both(h);
+    close_writer(h);
+    close_reader(h);
     errno = saved;
+}
+
+void handover_begin(struct handover *h) {
+    const int saved = errno;
+    close_writer(h);
+    errno = saved;
+}
+
+// Readable, or at its end.
+static bool is_ready(const struct handover *h, int timeout_ms) {
+    struct pollfd p = {.fd = keep_descriptor(&h->from), .events = POLLIN};
+    long n = 0;
+    while (p.fd >= 0 && (n = syscall(SYS_poll, &p, 1, timeout_ms)) < 0 && errno == EINTR) {
+    }
+    return n > 0;
+}
+
+bool handover_is_over(struct handover *h) {
+    const int saved = errno;
+    bool is_over = is_ready(h, 0);
+    if (is_over) {
+        close_reader(h);
+    }
+    errno = saved;
+    return is_over;
 }
 
 void handover_wait(struct handover *h) {
     const int saved = errno;
-    char byte;
-    if (h->to >= 0) {
-        syscall(SYS_close, h->to);
-        h->to = -1;
-        while (syscall(SYS_read, h->from, &byte, 1) < 0 && errno == EINTR) {
-        }
-    }
-    close_both(h);
+    close_writer(h);
+    (void)is_ready(h, -1);
+    close_reader(h);
+    errno = saved;
+}
+
+void handover_forget(struct handover *h) {
+    const int saved = errno;
+    close_writer(h);
+    close_reader(h);
     errno = saved;
 }

@@ -1,17 +1,33 @@
-// A parent that waits until its forked child has taken what it needs. Preserves errno; nothing here
-// allocates. Descriptors are closed on both sides before either goes on.
+// A parent that wants to know when its forked child has taken what it needs. Preserves errno; nothing here
+// allocates.
 #ifndef FIRN_OS_HANDOVER_H
 #define FIRN_OS_HANDOVER_H
 
+#include "src/os/keep.h"
+
+#include <stdbool.h>
+
+// Both ends of a pipe: the reader's out of the program's way, the writer's for the time of the fork only.
 struct handover {
-    int from, to; // ends of a pipe, or -1
+    struct keep from;
+    int to;
 };
 
-// Before fork. With no descriptors to be had nobody will wait.
+#define HANDOVER_NONE                                                                              \
+    { KEEP_NONE, -1 }
+
+// Before fork.
 void handover_prepare(struct handover *h);
 // In the child, when it is done.
 void handover_done(struct handover *h);
-// In the parent: returns when the child is done, or dead, or was never made.
+// In the parent, after fork.
+void handover_begin(struct handover *h);
+// In the parent: whether the child is done, or dead, or was never made. Not known, and false, for ever, when
+// there were no descriptors to be had, or the program closed ours.
+bool handover_is_over(struct handover *h);
+// Returns when it is. At once, when that cannot be known.
 void handover_wait(struct handover *h);
+// In another child: it is none of its business.
+void handover_forget(struct handover *h);
 
 #endif

@@ -18,6 +18,9 @@
 #define LEAST_BYTES (16 * MIB)
 
 static uintptr_t view;
+// The whole file once more, privately, and never touched: private mappings of frames are copied from it.
+// 0: not possible.
+static uintptr_t source;
 static size_t view_bytes;
 
 // A file beyond the limit would not only be refused: the process would get SIGXFSZ.
@@ -36,8 +39,33 @@ static bool copy_mapping(uintptr_t from, uintptr_t to, size_t bytes) {
     return mremap((void *)from, 0, bytes, flags, (void *)to) == (void *)to;
 }
 
+// The same of a private mapping. It leaves the source as it was.
+static bool copy_private(uintptr_t from, uintptr_t to, size_t bytes) {
+    int flags = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP;
+    return mremap((void *)from, bytes, bytes, flags, (void *)to) == (void *)to;
+}
+
+// Tried once, as below. The first word of the view is 2.
+static bool can_copy_privately(void *to) {
+    volatile char *mine = to;
+    return copy_private(source, (uintptr_t)to, FIRN_PAGE) && *mine == 2 && (*mine = 3) == 3 &&
+           *(volatile char *)view == 2 && copy_private(source, (uintptr_t)to, FIRN_PAGE) &&
+           *mine == 2;
+}
+
+static void make_source(int fd, size_t bytes, void *to) {
+    int flags = MAP_PRIVATE | MAP_NORESERVE;
+    void *p = caps_has(CAP_MREMAP_KEEP) ? mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, fd, 0)
+                                        : MAP_FAILED;
+    source = p != MAP_FAILED ? (uintptr_t)p : 0;
+    if (source != 0 && !can_copy_privately(to)) {
+        munmap(p, bytes);
+        source = 0;
+    }
+}
+
 // Tried once, on the view itself: a kernel, or an emulator, that does something else is found out here.
-static bool can_copy(void) {
+static bool can_copy(int fd) {
     void *to = mmap(NULL, FIRN_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (to == MAP_FAILED) {
         return false;
@@ -48,6 +76,7 @@ static bool can_copy(void) {
     if (is_copied) {
         *word = 2;
         is_copied = *(volatile char *)to == 2;
+        make_source(fd, view_bytes, to);
     }
     munmap(to, FIRN_PAGE);
     return madvise((void *)view, FIRN_PAGE, MADV_REMOVE) == 0 && *word == 0 && is_copied;
@@ -64,7 +93,7 @@ static bool map_view(int fd, size_t bytes) {
     view = (uintptr_t)p;
     view_bytes = bytes;
     (void)madvise(p, bytes, MADV_DONTDUMP); // the spans that map frames are dumped
-    if (!can_copy()) {
+    if (!can_copy(fd)) {
         memfile_forget();
     }
     return view_bytes != 0;
@@ -116,6 +145,24 @@ bool memfile_map(uintptr_t address, size_t offset, size_t bytes, bool *is_lost) 
     return is_done;
 }
 
+bool memfile_can_map_copies(void) {
+    const int saved = errno;
+    struct rlimit space, data;
+    bool can = source != 0 && getrlimit(RLIMIT_AS, &space) == 0 &&
+               getrlimit(RLIMIT_DATA, &data) == 0 && space.rlim_cur == RLIM_INFINITY &&
+               data.rlim_cur == RLIM_INFINITY;
+    errno = saved;
+    return can;
+}
+
+bool memfile_map_copy(uintptr_t address, size_t offset, size_t bytes, bool *is_lost) {
+    const int saved = errno;
+    bool is_done = source != 0 && copy_private(source + offset, address, bytes);
+    *is_lost = !is_done && source != 0 && fill_hole(address, bytes);
+    errno = saved;
+    return is_done;
+}
+
 void memfile_drop(size_t offset, size_t bytes) {
     const int saved = errno;
     if (madvise((void *)(view + offset), bytes, MADV_REMOVE) != 0) {
@@ -129,8 +176,12 @@ void memfile_forget(void) {
     if (view_bytes != 0) {
         munmap((void *)view, view_bytes);
     }
+    if (source != 0) {
+        munmap((void *)source, view_bytes);
+    }
     view = 0;
     view_bytes = 0;
+    source = 0;
     errno = saved;
 }
 

@@ -25,10 +25,18 @@ uintptr_t memfile_view(void);
 // kernel had taken the old pages away already. In that case private zeros are there. Preserves errno.
 bool memfile_map(uintptr_t address, size_t offset, size_t bytes, bool *is_lost) FIRN_CHECKED;
 
+// Whether memfile_map_copy may be tried now: the kernel has what it takes, and no limit that was set
+// meanwhile would make it fail half-way. Preserves errno.
+bool memfile_can_map_copies(void);
+// Replaces the mapping of [address, +bytes), which maps the file from `offset` on, by a private one of the
+// same: writes no longer reach the file, and forked children have it, too. In one step, likewise. False, with
+// nothing changed, when the kernel cannot; *is_lost as above. Preserves errno.
+bool memfile_map_copy(uintptr_t address, size_t offset, size_t bytes, bool *is_lost) FIRN_CHECKED;
+
 // Gives the memory of [offset, +bytes) back: reads as zeros. Preserves errno.
 void memfile_drop(size_t offset, size_t bytes);
 
-// In a forked child, which has the parent's view (and none of the mappings): gives it up.
+// In a forked child, which has the parent's view (and private mappings only): gives it up.
 void memfile_forget(void);
 
 // VMAs that mapping frames may cost: three quarters of the live vm.max_map_count, less those that guards

@@ -3,11 +3,13 @@
 // firn-test: timeout=240
 #include "mesh/mesh.h"
 
+#include "mesh/frame.h"
 #include "mesh/merge.h"
 #include "mesh/pages.h"
 #include "src/heap/compact.h"
 #include "src/heap/heap.h"
 #include "src/heap/life.h"
+#include "src/os/caps.h"
 #include "src/os/fault.h"
 #include "src/os/pin.h"
 #include "tests/support/memory.h"
@@ -21,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -366,6 +369,102 @@ static void test_forks(void **state) {
     assert_true(small_run(forks, NULL));
 }
 
+// The kernel cannot copy mappings: children fill the holes they find.
+static void forks_the_lesser_way(void *context) {
+    caps_probe(CAP_ALL & ~(uint32_t)CAP_MREMAP_KEEP);
+    forks(context);
+}
+
+static void test_forks_the_lesser_way(void **state) {
+    (void)state;
+    assert_true(small_run(forks_the_lesser_way, NULL));
+}
+
+// A child that is not done yet: what it needs stays, though the parent frees all of it, and merges.
+static void frames_are_lent(void *context) {
+    int ends[2];
+    (void)context;
+    fragment(16, 300);
+    compact();
+    if (!can_mesh()) {
+        return;
+    }
+    NEED(pipe(ends) == 0);
+    size_t frames = frame_count();
+    life_begin_fork();
+    pid_t child = (pid_t)syscall(SYS_fork);
+    NEED(child >= 0);
+    if (child == 0) {
+        char byte;
+        close(ends[1]);
+        if (read(ends[0], &byte, 1) != 1) {
+            _exit(1); // the parent has failed
+        }
+        need_all_whole();
+        life_end_fork(true);
+        need_all_whole();
+        free_all();
+        _exit(0);
+    }
+    life_end_fork(false);
+    NEED(merge_copied_pages() > 0);
+    for (size_t i = 0; i < BLOCKS; i++) {
+        if (blocks[i].p != NULL) {
+            memset(blocks[i].p, blocks[i].mark ^= 1, blocks[i].size);
+        }
+    }
+    compact();
+    NEED(merge_copied_pages() > 0);
+    free_all();
+    compact();
+    NEED(meshed_pages() == 0 && frame_count() == frames);
+    fragment(16, 300); // the model is the parent's again
+    NEED(write(ends[1], "", 1) == 1);
+    int status = -1;
+    NEED(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    compact();
+    NEED(meshed_pages() > 0);
+    free_all();
+    compact();
+    NEED(meshed_pages() == 0 && frame_count() == 0);
+}
+
+static void test_frames_are_lent(void **state) {
+    (void)state;
+    assert_true(small_run(frames_are_lent, NULL));
+}
+
+// The parent's pages are copies after a fork, and share frames again after the next pass, with what was
+// written meanwhile.
+static void copies_are_joined(void *context) {
+    struct mesh_stats before, after;
+    (void)context;
+    fragment(16, 300);
+    compact();
+    mesh_stats(&before);
+    fork_once();
+    if (!can_mesh()) {
+        return;
+    }
+    NEED(merge_copied_pages() >= before.meshed_pages);
+    for (size_t i = 0; i < BLOCKS; i += 2) {
+        if (blocks[i].p != NULL) {
+            memset(blocks[i].p, blocks[i].mark ^= 1, blocks[i].size);
+        }
+    }
+    compact();
+    mesh_stats(&after);
+    NEED(merge_copied_pages() == 0 && after.meshed_pages >= before.meshed_pages);
+    free_all();
+    compact();
+    NEED(meshed_pages() == 0 && frame_count() == 0);
+}
+
+static void test_copies_are_joined(void **state) {
+    (void)state;
+    assert_true(small_run(copies_are_joined, NULL));
+}
+
 // ---- engines ----------------------------------------------------------------------------------
 
 static void with_engine(void *context) {
@@ -393,10 +492,11 @@ static void test_every_engine(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gives_memory_back), cmocka_unit_test(test_churns),
-        cmocka_unit_test(test_other_threads),     cmocka_unit_test(test_double_free),
-        cmocka_unit_test(test_no_write_is_lost),  cmocka_unit_test(test_forks),
-        cmocka_unit_test(test_every_engine),
+        cmocka_unit_test(test_gives_memory_back),    cmocka_unit_test(test_churns),
+        cmocka_unit_test(test_other_threads),        cmocka_unit_test(test_double_free),
+        cmocka_unit_test(test_no_write_is_lost),     cmocka_unit_test(test_forks),
+        cmocka_unit_test(test_forks_the_lesser_way), cmocka_unit_test(test_frames_are_lent),
+        cmocka_unit_test(test_copies_are_joined),    cmocka_unit_test(test_every_engine),
     };
     return cmocka_run_group_tests(tests, small_start, NULL);
 }
