@@ -29,7 +29,9 @@ void life_started(void) {
     if (firn_sample_rate != 0) {
         sample_watch();
     }
-    cold_choose(options_get()->cold == OPTION_COLD_ON, cold_after_ms(), options_get()->seal,
-                options_get()->cold_max_bytes);
+    if (options_get()->cold == OPTION_COLD_ON) {
+        cold_choose(true, cold_after_ms(), options_get()->seal, options_get()->cold_max_bytes);
+        upkeep_add_cold();
+    }
     upkeep_set_delay(options_get()->purge_delay_ms);
 }

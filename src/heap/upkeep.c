@@ -9,11 +9,16 @@ enum { PERIOD_MS = 100 };
 
 static _Atomic uint32_t last_ms;
 static uint32_t period_ms = PERIOD_MS;
+bool firn_has_cold_upkeep;
 
 void upkeep_set_delay(uint32_t ms) {
     central_set_purge_delay(ms);
     large_set_purge_delay((uint64_t)ms * 1000000);
     period_ms = ms / 2 < PERIOD_MS ? ms / 2 : PERIOD_MS;
+}
+
+void upkeep_add_cold(void) {
+    firn_has_cold_upkeep = true;
 }
 
 FIRN_COLD void upkeep_run(void) {

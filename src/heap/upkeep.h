@@ -9,10 +9,15 @@
 
 void upkeep_run(void);
 void upkeep_set_delay(uint32_t ms);
+// The cold tier is wanted: its upkeep is done with the rest. At start.
+void upkeep_add_cold(void);
 // Gives back all that is empty. True if any was.
 bool upkeep_purge_all(void);
 
 enum { UPKEEP_TICKS = 64 };
+
+// Kept here: where it is false, nothing of the cold tier is touched, and none of its code is resident.
+extern bool firn_has_cold_upkeep;
 
 FIRN_INLINE void upkeep_tick(struct cache *c) {
     if (FIRN_UNLIKELY(++c->ticks % UPKEEP_TICKS == 0)) {
@@ -25,7 +30,9 @@ FIRN_INLINE void upkeep_tick(struct cache *c) {
 FIRN_INLINE void upkeep_tick_alloc(struct cache *c) {
     if (FIRN_UNLIKELY(++c->ticks % UPKEEP_TICKS == 0)) {
         upkeep_run();
-        cold_upkeep();
+        if (firn_has_cold_upkeep) {
+            cold_upkeep();
+        }
     }
 }
 

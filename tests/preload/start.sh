@@ -168,8 +168,28 @@ check_small_program() {
     done
 }
 
+# What few processes use (merging, freezing, reports) has mappings of its own, src/preload/firn.ld: of its
+# code nothing is resident in a process that does not use it.
+check_cold_code() {
+    # A process that allocates for a while, and then reads its own mappings.
+    # shellcheck disable=SC2016
+    firn perl -e 'my @a = map { "x" x ($_ % 3000) } 1 .. 20000; open F, "/proc/self/smaps"; print <F>' |
+        awk -v library="$(basename "$FIRN_LIB")" '
+            /^[0-9a-f]+-[0-9a-f]+ / { is_code = $2 == "r-xp" && $6 ~ "/" library "$" }
+            is_code && $1 == "Rss:" { print $2 }' >"$work/code"
+    if [ "$(wc -l <"$work/code")" != 2 ] || [ "$(head -n 1 "$work/code")" = 0 ]; then
+        not_ok cold-code "two mappings of code, the first one in use, were expected; resident:" \
+            "$(paste -sd ' ' "$work/code") KiB"
+    elif [ "$(tail -n 1 "$work/code")" != 0 ]; then
+        not_ok cold-code "$(tail -n 1 "$work/code") KiB of it are resident"
+    else
+        ok cold-code
+    fi
+}
+
 hostile=0
 check_small_program
+check_cold_code
 check_surroundings
 check_secure
 check_options
