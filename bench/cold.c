@@ -32,7 +32,8 @@ static size_t make_json(unsigned char *out) {
         (char *)out, JSON_OBJECT,
         "{\"id\": %u, \"user\": \"user%u\", \"email\": \"user%u@example.com\", \"active\": %s, "
         "\"visits\": %u, \"tags\": [\"alpha\", \"beta\", \"gamma\"], \"address\": {\"city\": "
-        "\"Springfield\", \"street\": \"%u Main Street\", \"zip\": \"%05u\"}, \"balance\": %u.%02u, "
+        "\"Springfield\", \"street\": \"%u Main Street\", \"zip\": \"%05u\"}, \"balance\": "
+        "%u.%02u, "
         "\"created\": \"2024-%02u-%02uT%02u:%02u:00Z\"}",
         a % 1000000, b % 100000, b % 100000, c % 2 != 0 ? "true" : "false", a % 997, a % 991,
         b % 99991, c % 10000, a % 100, b % 12 + 1, c % 28 + 1, a % 24, b % 60);
@@ -65,7 +66,8 @@ static size_t make_pointers(unsigned char *out) {
 static size_t make_words(unsigned char *out) {
     size_t most = bench_rng_range(&rng, 100, 600), n = 0;
     while (n + 12 < most) {
-        uint32_t rank = (uint32_t)((uint64_t)bench_rng_next(&rng) * bench_rng_next(&rng) >> 32) >> 20;
+        uint32_t rank =
+            (uint32_t)((uint64_t)bench_rng_next(&rng) * bench_rng_next(&rng) >> 32) >> 20;
         struct bench_rng word = {rank * UINT64_C(0x9e3779b97f4a7c15)};
         for (size_t letters = bench_rng_range(&word, 2, 9); letters > 0; letters--) {
             out[n++] = (unsigned char)"eetaaoinnshrdlucmfwypvbgk"[bench_rng_range(&word, 0, 24)];
@@ -94,12 +96,8 @@ static size_t make_random(unsigned char *out) {
 static const struct kind {
     const char *name;
     size_t (*make)(unsigned char *out);
-} kinds[] = {{"json", make_json},
-             {"records", make_records},
-             {"pointers", make_pointers},
-             {"words", make_words},
-             {"elf", make_elf},
-             {"random", make_random}};
+} kinds[] = {{"json", make_json},   {"records", make_records}, {"pointers", make_pointers},
+             {"words", make_words}, {"elf", make_elf},         {"random", make_random}};
 
 static void *map_pages(size_t bytes) {
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -17,6 +17,7 @@ void mask_page(uintptr_t address, void *page) {
         if (place >= in_span + FIRN_PAGE) {
             break;
         }
-        words[(place - in_span) / sizeof *words] ^= canary_of(address - in_span + slot * info->bytes);
+        words[(place - in_span) / sizeof *words] ^=
+            canary_of(address - in_span + slot * info->bytes);
     }
 }

@@ -85,8 +85,7 @@ static void decommit_parts(struct shelf *s) {
     }
     decommit(s, s->records, &s->records[s->described_records]);
     decommit(s, s->blocks, &s->blocks[s->described_blocks]);
-    decommit(s, (void *)s->blocks_at,
-             (void *)(s->blocks_at + blobs_bytes(s->committed_blocks)));
+    decommit(s, (void *)s->blocks_at, (void *)(s->blocks_at + blobs_bytes(s->committed_blocks)));
 }
 
 void shelf_unmake(struct shelf *s) {

@@ -259,10 +259,7 @@ enum cold_put cold_store_put(uintptr_t page_address, uint32_t generation, const 
         *out = uniform_name(page_address, generation, byte);
         add(&store.uniform, 1);
     }
-    add(result == COLD_STORED ? &store.puts
-        : result == COLD_POOR ? &store.poor
-                              : &store.full,
-        1);
+    add(result == COLD_STORED ? &store.puts : result == COLD_POOR ? &store.poor : &store.full, 1);
     errno = saved;
     return result;
 }

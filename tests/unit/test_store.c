@@ -346,7 +346,8 @@ static void no_desk_stays_taken(void **state) {
     (void)state;
     run(abandon_with_desks_taken, SEAL_MAC);
     struct child c;
-    struct scenario s = {abandon_with_desks_taken, CAP_ALL & ~(uint32_t)CAP_WIPE_ON_FORK, SEAL_OFF, 0};
+    struct scenario s = {abandon_with_desks_taken, CAP_ALL & ~(uint32_t)CAP_WIPE_ON_FORK, SEAL_OFF,
+                         0};
     child_run(&c, play, &s);
     assert_string_equal(c.said, "");
     assert_true(child_exited(&c, 0));
@@ -498,10 +499,14 @@ static void threads_do_not_meet(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_was_put_comes_back), cmocka_unit_test(what_was_not_put_is_fatal),
-        cmocka_unit_test(children_have_their_own), cmocka_unit_test(memory_follows_what_is_stored),
-        cmocka_unit_test(a_cap_is_kept),           cmocka_unit_test(lesser_kernels),
-        cmocka_unit_test(threads_do_not_meet),     cmocka_unit_test(children_may_start_anew),
+        cmocka_unit_test(what_was_put_comes_back),
+        cmocka_unit_test(what_was_not_put_is_fatal),
+        cmocka_unit_test(children_have_their_own),
+        cmocka_unit_test(memory_follows_what_is_stored),
+        cmocka_unit_test(a_cap_is_kept),
+        cmocka_unit_test(lesser_kernels),
+        cmocka_unit_test(threads_do_not_meet),
+        cmocka_unit_test(children_may_start_anew),
         cmocka_unit_test(what_others_mapped_is_left_alone),
         cmocka_unit_test(no_desk_stays_taken),
     };
