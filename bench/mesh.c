@@ -1,10 +1,11 @@
 /*
  * mesh: what is left of a heap when most of it was freed at random, and compaction was asked for.
  *
- *   mesh [MIB LEAST MOST FREED_OF_100]      256 16 512 90 by default
+ *   mesh [MIB LEAST MOST FREED_OF_100 SECONDS EVERY_SECOND]      256 16 512 90 0 0 by default
  *
- * Allocates, writes every byte, frees at random, calls firn_compact where the allocator has it (or
- * malloc_trim), and prints the process's PSS over the bytes still live, before and after; how long the
+ * Allocates, writes every byte, frees at random (or, if EVERY_SECOND is 1, every second object), calls
+ * firn_compact where the allocator has it (or malloc_trim) or, if SECONDS is not 0, does nothing for so
+ * long, and prints the process's PSS over the bytes still live, before and after; how long the
  * call took, and the longest time another thread took to write to each of 64 live objects
  * meanwhile. That thread runs on the other CPU, if there is one: its longest time includes whatever
  * else the machine does. Every live byte is checked at the end. The table of pointers is counted
@@ -67,6 +68,8 @@ int main(int argc, char **argv) {
     size_t least = argument(argc, argv, 2, 16);
     size_t most = argument(argc, argv, 3, 512);
     size_t freed = argument(argc, argv, 4, 90);
+    size_t seconds = argument(argc, argv, 5, 0);
+    bool is_regular = argument(argc, argv, 6, 0) != 0;
     struct bench_rng rng = {.state = 42};
     size_t capacity = total / least + 1;
     struct object *objects = bench_alloc(capacity * sizeof *objects);
@@ -82,7 +85,7 @@ int main(int argc, char **argv) {
         bytes += objects[n].size;
     }
     for (size_t i = 0; i < n; i++) {
-        if (bench_rng_range(&rng, 1, 100) <= freed) {
+        if (is_regular ? i % 2 == 0 : bench_rng_range(&rng, 1, 100) <= freed) {
             free(objects[i].p);
             objects[i].p = NULL;
         } else {
@@ -99,7 +102,10 @@ int main(int argc, char **argv) {
     }
     bench_pin(0);
     uint64_t began = bench_clock_ns(CLOCK_MONOTONIC);
-    if (firn_compact != NULL) {
+    if (seconds != 0) {
+        struct timespec silence = {.tv_sec = (time_t)seconds};
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &silence, NULL);
+    } else if (firn_compact != NULL) {
         (void)firn_compact();
     } else {
         (void)malloc_trim(0);

@@ -37,6 +37,11 @@ FIRN_INLINE void canary_store(uintptr_t address, size_t slot_bytes, uint64_t wor
     atomic_store_explicit(canary_place(address, slot_bytes), word, memory_order_relaxed);
 }
 
+// After whatever this thread stored before.
+FIRN_INLINE void canary_store_last(uintptr_t address, size_t slot_bytes, uint64_t word) {
+    atomic_store_explicit(canary_place(address, slot_bytes), word, memory_order_release);
+}
+
 // 0 if the slot's canary is what it should be.
 FIRN_INLINE uint64_t canary_change(uintptr_t address, size_t slot_bytes) {
     return canary_load(address, slot_bytes) ^ canary_of(address);

@@ -32,10 +32,12 @@ FIRN_NORETURN FIRN_COLD static void report_write(uintptr_t address, size_t slot_
 
 // Zero: the page was given back since, or its slot never handed out. A live one should not say so: but
 // another thread may be handing it out just now, or may have been when a process was forked that does
-// not have that thread.
+// not have that thread. On a meshed page what stands in front of a slot is a partner's unless the slot there
+// is live.
 static bool is_before_whole(const struct span *s, unsigned slot, uintptr_t before,
                             size_t slot_bytes, bool is_owner) {
     return canary_change(before, slot_bytes) == 0 ||
+           (span_is_meshed(s) && !span_is_live(s, slot - 1)) ||
            (canary_load(before, slot_bytes) == 0 &&
             (!is_owner || !span_is_live(s, slot - 1) || s->is_torn));
 }
@@ -94,10 +96,11 @@ FIRN_INLINE void *arm(uintptr_t address, size_t slot_bytes, size_t before_bytes,
         report_write(address, slot_bytes, site);
     }
     if (FIRN_CANARY) {
-        canary_store(address, slot_bytes, right);
         if (FIRN_UNLIKELY(word == 0) && canary_load(address - before_bytes, slot_bytes) == 0) {
             canary_store(address - before_bytes, slot_bytes, canary_of(address - before_bytes));
         }
+        // Last: a live slot that has its canary writes nothing in front of it any more (mesh/merge.c).
+        canary_store_last(address, slot_bytes, right);
     }
     return (void *)address;
 }

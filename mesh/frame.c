@@ -9,9 +9,13 @@
 #include "src/os/lock.h"
 #include "src/os/memfile.h"
 
+enum { FULL = 244 }; // granules in use: no page worth merging fits beside them
+
 struct block {
-    struct frame frames[FRAME_BLOCK];
-    uint64_t taken; // a bit for each place
+    struct search_page bins[FRAME_BLOCK];
+    uint32_t users[FRAME_BLOCK]; // pages that map it, and plans; 0: free. LOCK_FRAME
+    uint64_t taken;              // a bit for each place
+    uint64_t full;               // the mesher's, like bins
     uint32_t cell;
     uint32_t next; // block of the same cell made before it, + 1; 0: none
 };
@@ -39,8 +43,19 @@ static struct block *block_of(uint32_t number) {
     return blocks[number / FRAME_BLOCK];
 }
 
-struct frame *frame_at(uint32_t number) {
-    return &block_of(number)->frames[frame_place(number)];
+uint64_t *frame_used(uint32_t number) {
+    return block_of(number)->bins[frame_place(number)].mask;
+}
+
+void frame_claim(uint32_t number, const uint64_t mask[SEARCH_WORDS]) {
+    struct block *b = block_of(number);
+    uint64_t *used = frame_used(number);
+    for (unsigned w = 0; w < SEARCH_WORDS; w++) {
+        used[w] |= mask[w];
+    }
+    if (search_count_granules(used) >= FULL) {
+        b->full |= (uint64_t)1 << frame_place(number);
+    }
 }
 
 static size_t offset_of(uint32_t number) {
@@ -60,53 +75,54 @@ static struct block *make_block(unsigned cell) {
         return NULL;
     }
     (*place)->taken = blocks_made == 0;
+    (*place)->full = 0;
     (*place)->cell = cell;
     (*place)->next = cell_blocks[cell];
     cell_blocks[cell] = ++blocks_made;
     return *place;
 }
 
-// With frame_lock.
-static bool is_free(unsigned cell, uint32_t number) {
-    if (number / FRAME_BLOCK >= blocks_made) {
-        return false;
+// The first stretch of free places of a block: as long as wanted or, with `any`, as there is.
+static unsigned find_stretch(const struct block *b, unsigned wanted, bool any, unsigned *got) {
+    for (unsigned i = 0; i < FRAME_BLOCK; i++) {
+        unsigned n = 0;
+        while (n < wanted && i + n < FRAME_BLOCK && (b->taken >> (i + n) & 1) == 0) {
+            n++;
+        }
+        if (n == wanted || (any && n > 0)) {
+            *got = n;
+            return i;
+        }
+        i += n;
     }
-    const struct block *b = block_of(number);
-    return b->cell == cell && (b->taken >> frame_place(number) & 1) == 0;
+    return FRAME_BLOCK;
 }
 
-bool frame_is_free(unsigned cell, uint32_t number) {
-    lock_acquire(&frame_lock);
-    bool answer = is_free(cell, number);
-    lock_release(&frame_lock);
-    return answer;
-}
-
-// The lowest free place of a block, SEARCH_NONE of a full one. Every fourth place at first: room for
-// neighbours.
-static unsigned pick_place(const struct block *b) {
-    const uint64_t fourth = UINT64_C(0x2222222222222222);
-    uint64_t left = ~b->taken;
-    return left == 0 ? SEARCH_NONE : bits_lowest((left & fourth) != 0 ? left & fourth : left);
-}
-
-static uint32_t find_free(unsigned cell) {
+// With frame_lock. A new block only when no old one has as much room: the file stays dense.
+static uint32_t find_free(unsigned cell, unsigned wanted, unsigned *got) {
     for (uint32_t i = cell_blocks[cell]; i != 0; i = blocks[i - 1]->next) {
-        unsigned place = pick_place(blocks[i - 1]);
-        if (place != SEARCH_NONE) {
+        unsigned place = find_stretch(blocks[i - 1], wanted, false, got);
+        if (place < FRAME_BLOCK) {
             return (i - 1) * FRAME_BLOCK + place;
         }
     }
     const struct block *made = make_block(cell);
-    return made != NULL ? (blocks_made - 1) * FRAME_BLOCK + pick_place(made) : FRAME_NONE;
+    if (made != NULL) {
+        return (blocks_made - 1) * FRAME_BLOCK + find_stretch(made, wanted, true, got);
+    }
+    return FRAME_NONE;
 }
 
-uint32_t frame_take(unsigned cell, uint32_t wanted) {
+uint32_t frame_open(unsigned cell, unsigned wanted, unsigned *got) {
     lock_acquire(&frame_lock);
-    uint32_t number = wanted != FRAME_NONE && is_free(cell, wanted) ? wanted : find_free(cell);
-    if (number != FRAME_NONE) {
-        block_of(number)->taken |= (uint64_t)1 << frame_place(number);
-        *frame_at(number) = (struct frame){.users = 1, .cell = cell};
+    uint32_t number = find_free(cell, wanted, got);
+    for (unsigned i = 0; number != FRAME_NONE && i < *got; i++) {
+        struct block *b = block_of(number + i);
+        unsigned place = frame_place(number + i);
+        b->taken |= (uint64_t)1 << place;
+        b->full &= ~((uint64_t)1 << place);
+        b->users[place] = 1;
+        b->bins[place] = (struct search_page){{0}};
         in_use++;
     }
     lock_release(&frame_lock);
@@ -115,11 +131,18 @@ uint32_t frame_take(unsigned cell, uint32_t wanted) {
 
 bool frame_hold(uint32_t number) {
     lock_acquire(&frame_lock);
-    struct frame *f = frame_at(number);
-    bool is_used = f->users > 0;
-    f->users += is_used;
+    uint32_t *users = &block_of(number)->users[frame_place(number)];
+    bool is_used = *users > 0;
+    *users += is_used;
     lock_release(&frame_lock);
     return is_used;
+}
+
+unsigned frame_users(uint32_t number) {
+    lock_acquire(&frame_lock);
+    unsigned n = block_of(number)->users[frame_place(number)];
+    lock_release(&frame_lock);
+    return n;
 }
 
 // The memory goes back under the lock: else the number could be taken again, and written to, before.
@@ -131,9 +154,9 @@ static void drop(uint32_t number) {
 
 void frame_release(uint32_t number) {
     lock_acquire(&frame_lock);
-    struct frame *f = frame_at(number);
-    FIRN_ENSURE(f->users > 0);
-    if (--f->users == 0 && !are_lent) {
+    uint32_t *users = &block_of(number)->users[frame_place(number)];
+    FIRN_ENSURE(*users > 0);
+    if (--*users == 0 && !are_lent) {
         drop(number);
     }
     lock_release(&frame_lock);
@@ -145,7 +168,7 @@ void frame_set_lent(bool are_lent_now) {
     for (uint32_t i = 0; !are_lent && i < blocks_made; i++) {
         for (uint64_t taken = blocks[i]->taken; taken != 0; taken &= taken - 1) {
             uint32_t number = i * FRAME_BLOCK + bits_lowest(taken);
-            if (number != FRAME_NONE && frame_at(number)->users == 0) {
+            if (number != FRAME_NONE && blocks[i]->users[frame_place(number)] == 0) {
                 drop(number);
             }
         }
@@ -163,19 +186,46 @@ bool frame_map_copy(uint32_t number, uintptr_t address, size_t pages, bool *is_l
     return memfile_map_copy(address, offset_of(number), pages << FIRN_PAGE_SHIFT, is_lost);
 }
 
-void frame_walk(unsigned cell, void (*visit)(uint32_t number, struct frame *f, void *context),
-                void *context) {
+static void describe(uint32_t index, struct frame_block *out) {
+    const struct block *b = blocks[index];
+    lock_acquire(&frame_lock);
+    uint64_t taken = b->taken;
+    lock_release(&frame_lock);
+    // Frame 0 does not exist.
+    *out = (struct frame_block){index * FRAME_BLOCK, b->bins,
+                                taken & ~b->full & ~(uint64_t)(index == 0)};
+}
+
+bool frame_next_block(unsigned cell, uint32_t *at, struct frame_block *out) {
+    uint32_t next = *at == 0 ? cell_blocks[cell] : blocks[*at - 1]->next;
+    if (next == 0) {
+        return false;
+    }
+    describe(next - 1, out);
+    *at = next;
+    return true;
+}
+
+bool frame_block_of(unsigned cell, uint32_t number, struct frame_block *out) {
+    uint32_t index = number / FRAME_BLOCK;
+    if (index >= blocks_made || blocks[index]->cell != cell) {
+        return false;
+    }
+    describe(index, out);
+    return true;
+}
+
+bool frame_clear_used(unsigned cell) {
+    bool any = false;
     for (uint32_t i = cell_blocks[cell]; i != 0; i = blocks[i - 1]->next) {
-        lock_acquire(&frame_lock);
-        uint64_t taken = blocks[i - 1]->taken;
-        lock_release(&frame_lock);
-        for (; taken != 0; taken &= taken - 1) {
-            uint32_t number = (i - 1) * FRAME_BLOCK + bits_lowest(taken);
-            if (number != FRAME_NONE) {
-                visit(number, frame_at(number), context);
-            }
+        struct block *b = blocks[i - 1];
+        any = true;
+        b->full = 0;
+        for (unsigned place = 0; place < FRAME_BLOCK; place++) {
+            b->bins[place] = (struct search_page){{0}};
         }
     }
+    return any;
 }
 
 size_t frame_count(void) {

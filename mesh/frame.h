@@ -1,5 +1,5 @@
 // Frames: the physical pages that meshed pages share. A frame belongs to one cell (size class and
-// partition) from frame_take until its last user is gone: nothing is ever shared across cells.
+// partition) from frame_open until its last user is gone: nothing is ever shared across cells.
 #ifndef FIRN_MESH_FRAME_H
 #define FIRN_MESH_FRAME_H
 
@@ -11,32 +11,39 @@
 // Frames are numbered from 1, in the order in which they lie in the file. Each cell has blocks of neighbours
 // to itself, so that neighbouring pages find neighbouring frames: mappings that continue each other are
 // one to the kernel.
-enum { FRAME_NONE = 0, FRAME_BLOCK = 64 };
-
-struct frame {
-    // Granules that somebody's live or held slots occupy, or did at the last recount. Only the mesher
-    // (mesh.c, under its lock) reads and writes it.
-    uint64_t used[SEARCH_WORDS];
-    uint32_t users; // pages that map it, and those about to; 0: free. LOCK_FRAME
-    uint32_t cell;  // of its users
-};
+enum { FRAME_NONE = 0, FRAME_BLOCK = SEARCH_PLACES };
 
 // The file behind it is made at first use. With the mesher's lock.
 bool frame_start(void) FIRN_CHECKED;
 
-// A frame with one user, the caller: number `wanted` if that is free and the cell's, else any.
-// What is in it is undefined. FRAME_NONE: no memory or no more frames.
-uint32_t frame_take(unsigned cell, uint32_t wanted);
-// Whether frame_take would give this one.
-bool frame_is_free(unsigned cell, uint32_t number);
+// Up to `wanted` neighbouring frames that were free, each with one user, the caller. Returns the first, and
+// how many in *got; FRAME_NONE: no memory or no more frames. What is in them is undefined.
+uint32_t frame_open(unsigned cell, unsigned wanted, unsigned *got);
 // One user more; false if there is none left, and the frame with them.
 bool frame_hold(uint32_t number) FIRN_CHECKED;
 // One user less. After the last one its memory goes back: at once, or when frames are no longer lent.
 void frame_release(uint32_t number);
 // While frames are lent, forked children look at what they hold: it must not change.
 void frame_set_lent(bool are_lent);
+unsigned frame_users(uint32_t number);
 
-struct frame *frame_at(uint32_t number);
+// Granules that somebody's live or held slots occupy, or did at the last recount, or will when what is
+// planned has been done. Only the mesher (mesh.c, in its pass) reads and writes them.
+uint64_t *frame_used(uint32_t number);
+// Adds to them.
+void frame_claim(uint32_t number, const uint64_t mask[SEARCH_WORDS]);
+
+// A block of a cell, for search_best: bins[i] is what frame first + i holds.
+struct frame_block {
+    uint32_t first;
+    const struct search_page *bins;
+    uint64_t usable; // in use and not full
+};
+// The next of the cell's blocks, the youngest first. *at is 0 at first. False: there is none.
+bool frame_next_block(unsigned cell, uint32_t *at, struct frame_block *out);
+// The block that the frame is in, if that is one of the cell's.
+bool frame_block_of(unsigned cell, uint32_t number, struct frame_block *out);
+
 // Where all of the frame can be read and written, whoever maps it.
 uintptr_t frame_view(uint32_t number);
 // Puts this and the next frames in the place of the `pages` pages from `address` on; see memfile_map. They
@@ -49,9 +56,8 @@ FIRN_INLINE unsigned frame_place(uint32_t number) {
     return number % FRAME_BLOCK;
 }
 
-// Calls `visit` for each frame in use of the cell. With the mesher's lock; frames may lose users meanwhile.
-void frame_walk(unsigned cell, void (*visit)(uint32_t number, struct frame *f, void *context),
-                void *context);
+// Forgets what the cell's frames hold, for a recount. True if it has any. With the mesher's lock.
+bool frame_clear_used(unsigned cell);
 
 // Frames in use now.
 size_t frame_count(void);

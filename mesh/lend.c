@@ -71,7 +71,7 @@ static size_t run_length(uintptr_t address, size_t most) {
 static void move_page(uintptr_t address, uintptr_t from, uintptr_t to) {
     uint64_t mask[SEARCH_WORDS];
     if (pages_kind(pages_get(address)) == PAGES_MESHED) {
-        merge_page_mask(mask, merge_span_of(address), address, true);
+        merge_page_mask(mask, merge_span_of(address), address);
         merge_copy_granules(mask, from, to);
     }
 }
@@ -170,7 +170,7 @@ static void part_in_child(uintptr_t address, size_t pages) {
     for (size_t i = 0; i < pages; i++) {
         uintptr_t at = address + (i << FIRN_PAGE_SHIFT);
         pages_set(at, pages_entry(PAGES_PRIVATE, 0));
-        merge_span_of(at)->mesh &= (uint8_t)~SPAN_MESHED;
+        span_set_mesh(merge_span_of(at), 0, SPAN_MESHED);
     }
 }
 

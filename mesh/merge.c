@@ -1,8 +1,11 @@
 #include "mesh/merge.h"
 
-#include "hardening/slot.h"
+#include "hardening/canary.h"
+#include "hardening/link.h"
 #include "mesh/frame.h"
 #include "mesh/pages.h"
+#include "mesh/plan.h"
+#include "src/base/bits.h"
 #include "src/base/fatal.h"
 #include "src/meta/page_state.h"
 #include "src/os/caps.h"
@@ -17,24 +20,29 @@
 
 enum {
     GRANULE = 16,
-    VMAS_MOST = 2 // that one stretch costs
+    VMAS_MOST = 2,       // that one stretch costs
+    PAUSE_BUCKETS = 256, // of PAUSE_NS each; the last one holds all that are longer
+    PAUSE_NS = 4000
 };
 
 struct lock firn_merge_lock = LOCK_INIT(LOCK_MESH);
 
 static enum { UNTRIED, POSSIBLE, IMPOSSIBLE } possibility;
 static _Atomic size_t meshed_pages, meshed_most, copied_pages, vmas, purged_pages;
-static size_t vma_budget, merged, refused, over_budget;
+static size_t vma_budget, budget_wanted, merged, refused, over_budget;
 static uint64_t longest_ns;
+static uint64_t pauses[PAUSE_BUCKETS]; // by their length
 
 static bool part(struct span *s);
 
 // Where memory is rationed, purged spans are unmapped, and others may settle there.
+static bool is_rationed(void) {
+    return FIRN_ROOT.data.is_sparse || caps_limits()->is_strict_overcommit ||
+           caps_limits()->data_bytes != UINT64_MAX;
+}
+
 static bool try_start(void) {
-    bool is_rationed = FIRN_ROOT.data.is_sparse || caps_limits()->is_strict_overcommit ||
-                       caps_limits()->data_bytes != UINT64_MAX;
-    if (is_rationed || !fault_start(FIRN_ROOT.small_base, FIRN_ROOT.small_bytes) ||
-        !frame_start()) {
+    if (!fault_start(FIRN_ROOT.small_base, FIRN_ROOT.small_bytes) || !frame_start()) {
         return false;
     }
     central_set_part(part);
@@ -42,13 +50,23 @@ static bool try_start(void) {
 }
 
 bool merge_start(void) {
+    if (is_rationed()) { // from the start, or meanwhile (heap/ration.h)
+        possibility = IMPOSSIBLE;
+    }
     if (possibility == UNTRIED) {
         possibility = try_start() ? POSSIBLE : IMPOSSIBLE;
     }
     // Again in a forked child, which gave its parent's up.
     bool is_ready = possibility == POSSIBLE && frame_start();
     vma_budget = is_ready ? memfile_vma_budget() : 0;
+    if (budget_wanted > 0 && budget_wanted < vma_budget) {
+        vma_budget = budget_wanted;
+    }
     return is_ready;
+}
+
+void merge_set_budget(size_t wanted) {
+    budget_wanted = wanted;
 }
 
 bool merge_is_possible(void) {
@@ -97,32 +115,84 @@ void merge_release(struct merge_hold *h) {
     }
 }
 
-void merge_page_mask(uint64_t mask[SEARCH_WORDS], const struct span *s, uintptr_t address,
-                     bool with_canaries) {
+// Handed out next, its owner may write the canary in front of it (hardening/slot.c).
+static void leading_slots(uint64_t leading[SPAN_WORDS], const struct span *s) {
+    for (unsigned w = 0; w < SPAN_WORDS; w++) {
+        leading[w] = ~(s->free[w] | atomic_load_explicit(&s->live[w], memory_order_relaxed));
+    }
+}
+
+static unsigned page_of(const struct span *s, uintptr_t address) {
+    return (unsigned)((address - span_base(s)) >> FIRN_PAGE_SHIFT);
+}
+
+void merge_page_mask(uint64_t mask[SEARCH_WORDS], const struct span *s, uintptr_t address) {
     const struct class_info *c = span_class(s);
-    struct search_span span = {
-        .free_slots = s->free,
-        .slots = c->slots,
-        .slot_bytes = c->bytes,
-        .before = with_canaries && FIRN_SLOT_EXTRA > 0,
-    };
-    search_page_mask(mask, &span, (unsigned)((address - span_base(s)) >> FIRN_PAGE_SHIFT));
+    uint64_t leading[SPAN_WORDS];
+    struct search_span span = {.free_slots = s->free, .slots = c->slots, .slot_bytes = c->bytes};
+    if (FIRN_CANARY) {
+        leading_slots(leading, s);
+        span.leading = leading;
+    }
+    search_page_mask(mask, &span, page_of(s, address));
 }
 
-static bool is_empty(const uint64_t mask[SEARCH_WORDS]) {
-    return (mask[0] | mask[1] | mask[2] | mask[3]) == 0;
-}
-
-unsigned merge_purge_empty(struct span *s) {
+// A live slot without a canary is just being handed out, and the canary in front of it may be written
+// next. In such a moment what lies in front of the page's slots, and of the next page's first, is not
+// known.
+static bool is_settled(const struct span *s, uintptr_t address) {
+    const struct class_info *c = span_class(s);
     uintptr_t base = span_base(s);
-    uintptr_t end = base + span_class(s)->span_mask + 1;
+    uint32_t within = (uint32_t)(address - base);
+    unsigned last = (within + FIRN_PAGE) / c->bytes;
+    for (unsigned i = within / c->bytes; FIRN_CANARY && i <= last && i < c->slots; i++) {
+        bool is_free = (s->free[i / 64] & span_bit(i)) != 0;
+        if (!is_free && span_is_live(s, i) &&
+            canary_load(base + i * (uintptr_t)c->bytes, c->bytes) == 0) {
+            return false;
+        }
+    }
+    atomic_thread_fence(memory_order_acquire); // pairs with canary_store of the slot's own
+    return true;
+}
+
+// What other threads freed counts as free if its tag is whole. (Else its owner will find out.)
+static void given_slots(uint64_t given[SPAN_WORDS], const struct span *s) {
+    uintptr_t base = span_base(s);
+    uint32_t bytes = span_class(s)->bytes;
+    for (unsigned w = 0; w < SPAN_WORDS; w++) {
+        given[w] = s->free[w];
+        uint64_t rest = atomic_load_explicit(&s->remote[w], memory_order_seq_cst) & ~s->free[w];
+        for (; rest != 0; rest &= rest - 1) {
+            unsigned slot = w * 64 + bits_lowest(rest);
+            uintptr_t address = base + slot * (uintptr_t)bytes;
+            if (!FIRN_SAFE_LINK ||
+                link_decode(link_load(address), address, s->secret) == (int)slot) {
+                given[w] |= span_bit(slot);
+            }
+        }
+    }
+}
+
+// An idle owner never takes back what others freed: the pages go all the same, tags and all, and the span
+// is marked, so that its owner misses none of them.
+unsigned merge_purge_empty(struct span *s) {
+    const struct class_info *c = span_class(s);
+    uintptr_t base = span_base(s);
+    uintptr_t end = base + c->span_mask + 1;
+    uint64_t given[SPAN_WORDS];
+    struct search_span span = {.free_slots = given, .slots = c->slots, .slot_bytes = c->bytes};
     unsigned purged = 0;
+    given_slots(given, s);
+    if (memcmp(given, s->free, sizeof given) != 0) {
+        span_set_mesh(s, SPAN_DROPPED, 0);
+    }
     for (uintptr_t at = base; at < end;) {
         uintptr_t from = at;
-        uint64_t mask[SEARCH_WORDS] = {0};
+        uint64_t mask[SEARCH_WORDS];
         for (; at < end && pages_kind(pages_get(at)) == PAGES_PRIVATE; at += FIRN_PAGE) {
-            merge_page_mask(mask, s, at, false);
-            if (!is_empty(mask)) {
+            search_page_mask(mask, &span, page_of(s, at));
+            if (!search_is_empty(mask)) {
                 break;
             }
             pages_set(at, pages_entry(PAGES_PURGED, 0));
@@ -136,6 +206,30 @@ unsigned merge_purge_empty(struct span *s) {
     }
     atomic_fetch_add_explicit(&purged_pages, purged, memory_order_relaxed);
     return purged;
+}
+
+// ---- pauses -----------------------------------------------------------------------------------
+
+static void note_pause(uint64_t ns) {
+    uint64_t bucket = ns / PAUSE_NS;
+    pauses[bucket < PAUSE_BUCKETS ? bucket : PAUSE_BUCKETS - 1]++;
+    longest_ns = ns > longest_ns ? ns : longest_ns;
+}
+
+// Not shorter than 99 of 100.
+static uint64_t pause_p99(void) {
+    uint64_t all = 0, seen = 0;
+    for (unsigned i = 0; i < PAUSE_BUCKETS; i++) {
+        all += pauses[i];
+    }
+    for (unsigned i = 0; i < PAUSE_BUCKETS; i++) {
+        seen += pauses[i];
+        if (all > 0 && seen * 100 >= all * 99) {
+            uint64_t bound = (i + 1) * (uint64_t)PAUSE_NS;
+            return bound < longest_ns ? bound : longest_ns;
+        }
+    }
+    return longest_ns;
 }
 
 // ---- merging ----------------------------------------------------------------------------------
@@ -157,111 +251,133 @@ void merge_note_entry(uintptr_t address, uint32_t entry) {
     pages_set(address, entry);
 }
 
-// What is mapped in one call: the page, and empty ones beside it that would else each be a mapping more.
-struct stretch {
-    uintptr_t start;
-    size_t pages;
-    uint32_t frame; // of the first
-};
-
 // Nothing of the page is in use, not even a canary that somebody may look at.
 static bool is_filler(const struct span *s, uintptr_t address) {
     uint64_t mask[SEARCH_WORDS];
     if (pages_kind(pages_get(address)) != PAGES_PURGED) {
         return false;
     }
-    merge_page_mask(mask, s, address, true);
-    return is_empty(mask);
+    merge_page_mask(mask, s, address);
+    return search_is_empty(mask);
 }
 
-static struct stretch plan_stretch(const struct span *s, uintptr_t address, uint32_t frame) {
-    uintptr_t base = span_base(s);
-    uintptr_t end = base + span_class(s)->span_mask + 1;
-    struct stretch x = {address, 1, frame};
-    while (x.start > base && frame_place(x.frame) > 0 && x.frame > 1 &&
-           is_filler(s, x.start - FIRN_PAGE)) {
-        x.start -= FIRN_PAGE;
-        x.frame--;
-        x.pages++;
+// The page, and with it its part of the plan, is still what the planner saw, or fits all the same.
+static bool is_as_planned(const struct merge_run *run, const struct span *s, unsigned i,
+                          struct search_page *now) {
+    uintptr_t at = run->address + i * (uintptr_t)FIRN_PAGE;
+    const uint64_t *planned = run->planned[i].mask;
+    if (search_is_empty(planned)) {
+        *now = (struct search_page){{0}};
+        return is_filler(s, at) && is_settled(s, at);
     }
-    for (uintptr_t at = address + FIRN_PAGE;
-         at < end && frame_place(x.frame) + x.pages < FRAME_BLOCK && is_filler(s, at);
-         at += FIRN_PAGE) {
-        x.pages++;
+    const uint64_t *used = frame_used(run->frame + i);
+    merge_page_mask(now->mask, s, at);
+    bool fits = pages_kind(pages_get(at)) == PAGES_PRIVATE && is_settled(s, at);
+    for (unsigned w = 0; w < SEARCH_WORDS; w++) {
+        fits = fits && (now->mask[w] & used[w] & ~planned[w]) == 0;
     }
-    return x;
+    return fits;
 }
 
-static void note_merged(const struct stretch *x, uintptr_t address, uint64_t began_ns) {
-    for (size_t i = 0; i < x->pages; i++) {
-        uintptr_t at = x->start + (i << FIRN_PAGE_SHIFT);
-        merge_note_entry(
-            at, pages_entry(at == address ? PAGES_MESHED : PAGES_FILLER, x->frame + (uint32_t)i));
+// How many of its first pages are; the last of them occupies something.
+static unsigned count_as_planned(const struct merge_run *run, const struct span *s,
+                                 struct search_page now[PLAN_STRETCH]) {
+    unsigned good = 0;
+    for (unsigned i = 0; i < run->pages && is_as_planned(run, s, i, &now[i]); i++) {
+        good = search_is_empty(run->planned[i].mask) ? good : i + 1;
     }
-    size_t now = atomic_fetch_add_explicit(&meshed_pages, 1, memory_order_relaxed) + 1;
-    if (now > atomic_load_explicit(&meshed_most, memory_order_relaxed)) {
-        atomic_store_explicit(&meshed_most, now, memory_order_relaxed);
-    }
-    merged++;
-    uint64_t took_ns = clock_ns() - began_ns;
-    longest_ns = took_ns > longest_ns ? took_ns : longest_ns;
+    return good;
 }
 
-// The page at `address` is staged by us. What was lost on the way is still in the frame.
-static bool exchange(const struct stretch *x, uintptr_t address, uint32_t frame,
-                     const uint64_t mask[SEARCH_WORDS]) {
+static void note_merged(const struct merge_run *run, unsigned n, const struct search_page now[],
+                        uint64_t began_ns) {
+    size_t users = 0;
+    for (unsigned i = 0; i < n; i++) {
+        bool is_user = !search_is_empty(run->planned[i].mask);
+        merge_note_entry(run->address + i * (uintptr_t)FIRN_PAGE,
+                         pages_entry(is_user ? PAGES_MESHED : PAGES_FILLER, run->frame + i));
+        if (is_user) {
+            frame_claim(run->frame + i, now[i].mask);
+        }
+        users += is_user;
+    }
+    size_t pages = atomic_fetch_add_explicit(&meshed_pages, users, memory_order_relaxed) + users;
+    if (pages > atomic_load_explicit(&meshed_most, memory_order_relaxed)) {
+        atomic_store_explicit(&meshed_most, pages, memory_order_relaxed);
+    }
+    merged += users;
+    note_pause(clock_ns() - began_ns);
+}
+
+static void copy_pages(const struct merge_run *run, unsigned n, const struct search_page now[],
+                       bool is_back) {
+    for (unsigned i = 0; i < n; i++) {
+        uintptr_t page = run->address + i * (uintptr_t)FIRN_PAGE;
+        uintptr_t view = frame_view(run->frame + i);
+        merge_copy_granules(now[i].mask, is_back ? view : page, is_back ? page : view);
+    }
+}
+
+// The pages are staged by us. What was lost on the way is still in the frames.
+static bool exchange(const struct merge_run *run, unsigned n, const struct search_page now[]) {
+    size_t bytes = (size_t)n << FIRN_PAGE_SHIFT;
     bool is_lost = false;
-    merge_copy_granules(mask, address, frame_view(frame));
-    if (frame_map(x->frame, x->start, x->pages, &is_lost)) {
-        fault_publish(address, FIRN_PAGE);
+    copy_pages(run, n, now, false);
+    if (frame_map(run->frame, run->address, n, &is_lost)) {
+        fault_publish(run->address, bytes);
         return true;
     }
     if (is_lost) {
-        merge_copy_granules(mask, frame_view(frame), address);
-        fault_publish(address, FIRN_PAGE);
-        fault_adopt(x->start, x->pages << FIRN_PAGE_SHIFT);
+        copy_pages(run, n, now, true);
+        fault_publish(run->address, bytes);
+        fault_adopt(run->address, bytes);
     } else {
-        fault_release(address, FIRN_PAGE);
+        fault_release(run->address, bytes);
     }
     return false;
 }
 
-static enum merge_result merge_held(struct span *s, uintptr_t address, uint32_t frame) {
-    uint64_t mask[SEARCH_WORDS];
-    struct frame *f = frame_at(frame);
-    merge_page_mask(mask, s, address, true);
-    if (pages_kind(pages_get(address)) != PAGES_PRIVATE || !search_is_disjoint(mask, f->used)) {
+// Looked at again once nobody can write: what was being handed out is settled now, or is not merged.
+static enum merge_result merge_held(struct span *s, const struct merge_run *run, unsigned *done) {
+    struct search_page now[PLAN_STRETCH];
+    unsigned n = count_as_planned(run, s, now);
+    if (n == 0) {
         return MERGE_CHANGED;
     }
     if (atomic_load_explicit(&vmas, memory_order_relaxed) + VMAS_MOST > vma_budget) {
         over_budget++;
         return MERGE_BUDGET;
     }
-    if (!frame_hold(frame)) {
-        return MERGE_CHANGED;
-    }
-    struct stretch x = plan_stretch(s, address, frame);
     uint64_t began_ns = clock_ns();
-    if (!fault_stage(address, FIRN_PAGE) || !exchange(&x, address, frame, mask)) {
-        frame_release(frame);
+    if (!fault_stage(run->address, (size_t)n << FIRN_PAGE_SHIFT)) {
         refused++;
         return MERGE_REFUSED;
     }
-    note_merged(&x, address, began_ns);
-    for (unsigned w = 0; w < SEARCH_WORDS; w++) {
-        f->used[w] |= mask[w];
+    if (count_as_planned(run, s, now) < n) {
+        fault_release(run->address, (size_t)n << FIRN_PAGE_SHIFT);
+        return MERGE_CHANGED;
     }
-    s->mesh |= SPAN_MESHED;
+    // First: from the exchange on, what stands in front of a slot may be a partner's.
+    uint8_t before = atomic_load_explicit(&s->mesh, memory_order_relaxed);
+    span_set_mesh(s, SPAN_MESHED, 0);
+    if (!exchange(run, n, now)) {
+        s->mesh = before;
+        refused++;
+        return MERGE_REFUSED;
+    }
+    note_merged(run, n, now, began_ns);
+    *done = n;
     return MERGE_DONE;
 }
 
-enum merge_result merge_page(uintptr_t address, uint32_t frame, bool is_forced) {
+enum merge_result merge_run(const struct merge_run *run, bool is_forced, unsigned *done) {
     struct merge_hold h;
-    struct span *s = merge_span_of(address);
+    struct span *s = merge_span_of(run->address);
     enum merge_result result = MERGE_CHANGED;
+    *done = 0;
     if (merge_acquire(s, &h)) {
-        if (is_forced || (s->mesh & SPAN_TOUCHED) == 0) {
-            result = merge_held(s, address, frame);
+        if (is_forced || !span_has_mesh(s, SPAN_TOUCHED)) {
+            result = merge_held(s, run, done);
         }
         merge_release(&h);
     }
@@ -287,7 +403,7 @@ static bool part(struct span *s) {
             merge_count_parted(1);
         }
     }
-    s->mesh &= (uint8_t)~SPAN_MESHED;
+    span_set_mesh(s, 0, SPAN_MESHED);
     return true;
 }
 
@@ -309,6 +425,11 @@ void merge_after_fork_in_child(void) {
     atomic_store_explicit(&vmas, 0, memory_order_relaxed);
 }
 
+unsigned merge_spent(void) {
+    size_t spent = atomic_load_explicit(&vmas, memory_order_relaxed);
+    return spent >= vma_budget ? 100 : (unsigned)(spent * 100 / vma_budget);
+}
+
 void merge_figures(struct merge_figures *out) {
     *out = (struct merge_figures){
         .pages = atomic_load_explicit(&meshed_pages, memory_order_relaxed),
@@ -320,5 +441,6 @@ void merge_figures(struct merge_figures *out) {
         .refused = refused,
         .over_budget = over_budget,
         .longest_ns = longest_ns,
+        .p99_ns = pause_p99(),
     };
 }

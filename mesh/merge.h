@@ -1,4 +1,5 @@
-// The merge of one page: its live content moves into a frame, and its address maps that frame.
+// The merge of a stretch of pages: their live content moves into frames, and their addresses map those. What
+// is said of a page holds for each of them.
 //
 // Locks, in this order. `merge_lock` is the mesher's: held for one page or one span at a time, and by
 // fork. The span's lock is its owner's (slab/owner.h) or, without an owner, its class's: under it
@@ -7,7 +8,11 @@
 // What a page holds ("occupied") is what is not free: live slots, slots in hand, slots in quarantine,
 // slots that another thread freed and nobody has taken back. So malloc and free on their fast paths,
 // which only move slots between live and in hand, change nothing that a merge depends on, and need no
-// lock. With canaries the granule before an occupied slot counts, too: a free looks at it.
+// lock. With canaries there is one exception: a slot that is handed out for the first time since its page was
+// fresh may be given the canary in front of it, too (hardening/slot.c). So the granule in front of a
+// slot in hand counts; and where a live slot has no canary yet, its page is left alone, which is looked at
+// again when nobody can write any more. What stands in front of a live slot otherwise may become a
+// partner's: a free looks at it only where the slot there is live, too.
 //
 //   mesher M, span A onto frame F             a thread T that uses A
 //   1 lock A's span; occupied(A) and          reads and writes its slots as it likes
@@ -18,7 +23,7 @@
 //                                             not one of them is copied to
 //   4 map F in A's place, in one step         a read sees the old page, or F: the same bytes
 //   5 publish                                 a waiting write goes on, into F
-//   6 used(F) |= occupied(A); unlock
+//   6 unlock; used(F) has had occupied(A) since it was planned
 //
 // Interleavings looked at:
 //   - T frees a slot of A between any two steps, A not T's own: the tag it writes waits or goes into
@@ -65,10 +70,9 @@ struct merge_hold {
 bool merge_acquire(struct span *s, struct merge_hold *h) FIRN_CHECKED;
 void merge_release(struct merge_hold *h);
 
-// The occupied granules of the span's page that begins at `address`. `with_canaries`: those in front of
-// occupied slots, too. With the span's lock.
-void merge_page_mask(uint64_t mask[SEARCH_WORDS], const struct span *s, uintptr_t address,
-                     bool with_canaries);
+// The occupied granules of the span's page that begins at `address`, and those in front of slots in hand,
+// where a canary may be written. With the span's lock.
+void merge_page_mask(uint64_t mask[SEARCH_WORDS], const struct span *s, uintptr_t address);
 
 // Copies the granules of a page.
 void merge_copy_granules(const uint64_t mask[SEARCH_WORDS], uintptr_t from, uintptr_t to);
@@ -84,9 +88,18 @@ enum merge_result {
     MERGE_BUDGET   // no VMA left
 };
 
-// Merges the page at `address` into the frame. With merge_lock and signals blocked. `is_forced`: even if
-// slots of its span were taken into use since the last look.
-enum merge_result merge_page(uintptr_t address, uint32_t frame, bool is_forced);
+// Neighbouring pages of one span that go to neighbouring frames of one block, as planned (plan.h).
+struct merge_run {
+    uintptr_t address;
+    uint32_t frame; // of the first
+    unsigned pages; // at most PLAN_STRETCH
+    const struct search_page *planned;
+};
+
+// Merges the first *done pages of the run, all or none of those that still are as planned. The plan's
+// holds of these are theirs now; the others' are still the caller's. With merge_lock and signals
+// blocked. `is_forced`: even if slots of the span were taken into use since the last look.
+enum merge_result merge_run(const struct merge_run *run, bool is_forced, unsigned *done);
 
 // Gives the memory of the span's pages without an occupied slot back. Returns how many pages. With the
 // span's lock.
@@ -101,9 +114,16 @@ struct merge_figures {
     size_t merged; // pages merged, in all
     size_t refused;
     size_t over_budget;
-    uint64_t longest_ns; // the longest time a page was staged
+    uint64_t longest_ns; // the longest time pages were staged
+    uint64_t p99_ns;     // what 99 of 100 did not exceed
 };
 void merge_figures(struct merge_figures *out);
+
+// Percent of the mappings that may be spent that are.
+unsigned merge_spent(void);
+
+// See mesh_set_budget.
+void merge_set_budget(size_t vmas);
 
 // Pages that map a frame now; and of them (fillers included) those that do so by a copy (lend.h).
 size_t merge_meshed_pages(void);

@@ -4,9 +4,10 @@
 #include "mesh/lend.h"
 #include "mesh/merge.h"
 #include "mesh/pages.h"
+#include "mesh/plan.h"
 #include "mesh/search.h"
-#include "src/base/bits.h"
 #include "src/meta/arena.h"
+#include "src/os/clock.h"
 #include "src/os/fault.h"
 #include "src/os/thread.h"
 #include "src/slab/central.h"
@@ -14,60 +15,24 @@
 
 #include <errno.h>
 
-// Candidates of one search. More of them find better groups; they cost 64 bytes each.
-enum { BATCH = 2048, FRAMES_MOST = BATCH / 4 };
-
-// What an item of the search stands for.
-struct place {
-    uintptr_t address; // a page, or
-    uint32_t frame;    // a frame in use
-};
+enum { REST_AFTER_NS = 1000000 };
 
 struct work {
-    struct search_item items[BATCH];
-    struct place places[BATCH];
-    uint16_t order[BATCH];
-    unsigned count;
-    bool is_forced;
+    struct plan plan;
+    const struct mesh_pace *pace;
+    uint64_t began_ns;     // work since the last rest
     size_t purged, merged; // pages
+    bool is_over;          // told to stop, or no mapping left
 };
 
 // Whose pass it is. Not taken around fork: a forked child forgets the pass of a thread it does not have.
 static struct lock pass_lock = LOCK_INIT(LOCK_MESH_PASS);
 static struct work *work;
 static _Atomic size_t passes;
-static struct random_stream *seeds;
+static _Atomic uint64_t frames_tried;
+static _Atomic uint32_t hurried; // threads that wait for a pass to end
 
 // ---- gathering --------------------------------------------------------------------------------
-
-static void add_item(struct work *w, const uint64_t mask[SEARCH_WORDS], struct place place) {
-    struct search_item *item = &w->items[w->count];
-    for (unsigned i = 0; i < SEARCH_WORDS; i++) {
-        item->mask[i] = mask[i];
-    }
-    item->is_frame = place.frame != FRAME_NONE;
-    w->places[w->count++] = place;
-}
-
-static unsigned count_granules(const uint64_t mask[SEARCH_WORDS]) {
-    return bits_count(mask[0]) + bits_count(mask[1]) + bits_count(mask[2]) + bits_count(mask[3]);
-}
-
-static void visit_frame(uint32_t number, struct frame *f, void *context) {
-    struct work *w = context;
-    if (w->count < FRAMES_MOST && count_granules(f->used) <= MERGE_DENSE) {
-        add_item(w, f->used, (struct place){.frame = number});
-    }
-}
-
-static void visit_clear(uint32_t number, struct frame *f, void *context) {
-    (void)number;
-    bool *any = context;
-    *any = true;
-    for (unsigned i = 0; i < SEARCH_WORDS; i++) {
-        f->used[i] = 0;
-    }
-}
 
 // What slots of a meshed span were freed since shows here, so that its frames take more.
 static void recount_span(const struct span *s) {
@@ -76,11 +41,8 @@ static void recount_span(const struct span *s) {
         uint32_t entry = pages_get(at);
         uint64_t mask[SEARCH_WORDS];
         if (pages_kind(entry) == PAGES_MESHED) {
-            merge_page_mask(mask, s, at, true);
-            struct frame *f = frame_at(pages_frame(entry));
-            for (unsigned i = 0; i < SEARCH_WORDS; i++) {
-                f->used[i] |= mask[i];
-            }
+            merge_page_mask(mask, s, at);
+            frame_claim(pages_frame(entry), mask);
         }
     }
 }
@@ -93,37 +55,47 @@ static void forget_purged(struct span *s) {
             pages_set(at, pages_entry(PAGES_PRIVATE, 0));
         }
     }
-    s->mesh &= (uint8_t)~SPAN_TOUCHED;
+    span_set_mesh(s, 0, SPAN_TOUCHED);
 }
 
-static void add_pages(struct work *w, const struct span *s) {
+static void add_pages(struct plan *p, const struct span *s) {
     uintptr_t base = span_base(s);
     for (uintptr_t at = base; at <= base + span_class(s)->span_mask; at += FIRN_PAGE) {
-        uint64_t mask[SEARCH_WORDS];
-        if (w->count < BATCH && pages_kind(pages_get(at)) == PAGES_PRIVATE) {
-            merge_page_mask(mask, s, at, true);
-            if (count_granules(mask) <= MERGE_DENSE) {
-                add_item(w, mask, (struct place){.address = at});
+        uint64_t *mask = p->masks[p->count].mask;
+        enum pages_kind kind = pages_kind(pages_get(at));
+        if (p->count < PLAN_MOST && (kind == PAGES_PRIVATE || kind == PAGES_PURGED)) {
+            merge_page_mask(mask, s, at);
+            if (search_is_empty(mask) == (kind == PAGES_PURGED) &&
+                search_count_granules(mask) <= MERGE_DENSE) {
+                p->addresses[p->count++] = at;
             }
         }
     }
 }
 
+static bool has_remote(const struct span *s) {
+    uint64_t any = 0;
+    for (unsigned w = 0; w < SPAN_WORDS; w++) {
+        any |= atomic_load_explicit(&s->remote[w], memory_order_relaxed);
+    }
+    return any != 0;
+}
+
 // With the span's lock.
 static void look_at(struct work *w, struct span *s) {
-    bool is_touched = (s->mesh & SPAN_TOUCHED) != 0;
+    bool is_touched = span_has_mesh(s, SPAN_TOUCHED);
     uintptr_t bytes = (uintptr_t)span_class(s)->span_mask + 1;
-    if (s->free_count == 0 || !pages_prepare(span_base(s), bytes)) {
-        s->mesh &= (uint8_t)~SPAN_TOUCHED;
+    if ((s->free_count == 0 && !has_remote(s)) || !pages_prepare(span_base(s), bytes)) {
+        span_set_mesh(s, 0, SPAN_TOUCHED);
         return;
     }
     if (is_touched) {
         forget_purged(s);
     }
-    if (!is_touched || w->is_forced) {
+    if (!is_touched || w->pace->is_forced) {
         w->purged += merge_purge_empty(s);
         if (fault_can_hold(span_class(s)->bytes)) {
-            add_pages(w, s);
+            add_pages(&w->plan, s);
         }
     }
 }
@@ -139,7 +111,7 @@ static bool walk_spans(unsigned cell, uint32_t *at, struct work *w,
     for (; *at < spans; ++*at) {
         struct span *s = span_by_index(cell, *at);
         struct merge_hold h;
-        if (w->count + pages > BATCH) {
+        if (w->plan.count + pages > PLAN_MOST) {
             return true;
         }
         lock_acquire(&firn_merge_lock);
@@ -169,7 +141,7 @@ static void visit_join(struct work *w, struct span *s) {
 // After a fork.
 static void join(unsigned cell, struct work *w) {
     uint32_t at = 0;
-    w->count = 0;
+    w->plan.count = 0;
     if (merge_copied_pages() > 0) {
         (void)walk_spans(cell, &at, w, visit_join);
     }
@@ -177,96 +149,93 @@ static void join(unsigned cell, struct work *w) {
 
 // Spans mesh only here, so that what is counted can only become less.
 static void recount(unsigned cell, struct work *w) {
-    bool any = false;
     uint32_t at = 0;
-    frame_walk(cell, visit_clear, &any);
-    w->count = 0;
-    if (any) {
+    w->plan.count = 0;
+    if (frame_clear_used(cell)) {
         (void)walk_spans(cell, &at, w, visit_recount);
     }
 }
 
 // ---- merging ----------------------------------------------------------------------------------
 
-// Each page with locks and signal mask of its own: nobody waits for more than one.
-static enum merge_result merge_one(const struct work *w, uintptr_t address, uint32_t frame) {
-    uint64_t signals = thread_block_signals();
-    lock_acquire(&firn_merge_lock);
-    enum merge_result result = merge_page(address, frame, w->is_forced);
-    lock_release(&firn_merge_lock);
-    thread_allow_signals(signals);
-    return result;
+// After each millisecond or so of work as long a pause as the share of the processor asks for.
+static void rest(struct work *w) {
+    uint64_t worked = clock_thread_ns() - w->began_ns;
+    if (w->pace->share < 100 && worked > REST_AFTER_NS) {
+        if (atomic_load_explicit(&hurried, memory_order_relaxed) == 0) {
+            thread_sleep(worked * (100 - w->pace->share) / w->pace->share);
+        }
+        w->began_ns = clock_thread_ns();
+    }
+    w->is_over = w->is_over || (w->pace->is_stopped != NULL && w->pace->is_stopped());
 }
 
-// A frame next to that of a neighbour of one of the pages, if there is one: a mapping less.
-static uint32_t wish(const struct work *w, unsigned head, unsigned cell) {
-    for (unsigned i = head; i != SEARCH_NONE; i = w->items[i].next) {
-        uintptr_t address = w->places[i].address;
-        uint32_t left = pages_get(address - FIRN_PAGE);
-        uint32_t right = pages_get(address + FIRN_PAGE);
-        if (pages_is_mapped(left) && frame_is_free(cell, pages_frame(left) + 1)) {
-            return pages_frame(left) + 1;
-        }
-        if (pages_is_mapped(right) && pages_frame(right) > 1 &&
-            frame_is_free(cell, pages_frame(right) - 1)) {
-            return pages_frame(right) - 1;
+// So that nobody waits while the kernel finds memory for the frames.
+static void touch_frames(const struct merge_run *run) {
+    for (unsigned i = 0; i < run->pages; i++) {
+        if (!search_is_empty(run->planned[i].mask)) {
+            (void)*(const volatile char *)frame_view(run->frame + i);
         }
     }
-    return FRAME_NONE;
 }
 
-static uint32_t take_frame(const struct work *w, unsigned head, unsigned cell) {
-    uint32_t number = w->places[head].frame;
-    lock_acquire(&firn_merge_lock);
-    if (number == FRAME_NONE) {
-        number = frame_take(cell, wish(w, head, cell));
-    } else if (!frame_hold(number)) {
-        number = FRAME_NONE;
-    }
-    lock_release(&firn_merge_lock);
-    return number;
-}
-
-static bool merge_group(struct work *w, unsigned head, unsigned cell) {
-    uint32_t frame = take_frame(w, head, cell);
-    bool has_budget = frame != FRAME_NONE;
-    size_t done = 0;
-    for (unsigned i = head; has_budget && i != SEARCH_NONE; i = w->items[i].next) {
-        if (w->places[i].frame == FRAME_NONE) {
-            enum merge_result result = merge_one(w, w->places[i].address, frame);
-            has_budget = result != MERGE_BUDGET;
-            done += result == MERGE_DONE;
-        }
-    }
-    if (frame != FRAME_NONE) {
+// Each stretch with locks and signal mask of its own: nobody waits for more than one.
+static void merge_one(struct work *w, const struct merge_run *run) {
+    unsigned done = 0;
+    enum merge_result result = MERGE_BUDGET;
+    if (!w->is_over) {
+        touch_frames(run);
+        uint64_t signals = thread_block_signals();
         lock_acquire(&firn_merge_lock);
-        frame_release(frame);
+        result = merge_run(run, w->pace->is_forced, &done);
         lock_release(&firn_merge_lock);
+        thread_allow_signals(signals);
     }
-    bool is_new = w->places[head].frame == FRAME_NONE;
-    w->merged += done > 0 && is_new ? done - 1 : done;
-    return has_budget;
-}
-
-static bool merge_batch(struct work *w, unsigned cell) {
-    (void)search_group(w->items, w->order, w->count, SEARCH_PROBES, random_u64(seeds));
-    for (unsigned i = 0; i < w->count; i++) {
-        if (w->items[i].members > 1 && !merge_group(w, i, cell)) {
-            return false;
+    w->is_over = w->is_over || result == MERGE_BUDGET;
+    lock_acquire(&firn_merge_lock);
+    for (unsigned i = 0; i < run->pages; i++) {
+        bool is_user = !search_is_empty(run->planned[i].mask);
+        w->merged += is_user && i < done;
+        if (is_user && i >= done) {
+            frame_release(run->frame + i);
         }
     }
-    return true;
+    lock_release(&firn_merge_lock);
+}
+
+// Memory is saved as long as there are mappings, then mappings.
+static unsigned stretch_now(void) {
+    unsigned spent = merge_spent();
+    return spent < 40 ? 3 : spent < 80 ? 4 : PLAN_STRETCH;
+}
+
+static void merge_batch(struct work *w, unsigned cell) {
+    struct plan *p = &w->plan;
+    const struct class_info *c = &FIRN_ROOT.classes[root_cell_class(cell)];
+    size_t span_pages = ((size_t)c->span_mask >> FIRN_PAGE_SHIFT) + 1;
+    p->stretch = stretch_now();
+    plan_make(p, cell);
+    for (unsigned i = 0; i < p->count;) {
+        unsigned n = 1;
+        if (p->frames[i] != FRAME_NONE && !search_is_empty(p->masks[i].mask)) {
+            n = plan_stretch(p, i, span_pages);
+            struct merge_run run = {p->addresses[i], p->frames[i], n, &p->masks[i]};
+            merge_one(w, &run);
+            rest(w);
+        }
+        i += n;
+    }
 }
 
 static void pass_cell(struct work *w, unsigned cell) {
     uint32_t at = 0;
     join(cell, w);
     recount(cell, w);
-    for (bool is_more = true; is_more;) {
-        w->count = 0;
-        frame_walk(cell, visit_frame, w);
+    for (bool is_more = true; is_more && !w->is_over;) {
+        w->plan.count = 0;
         is_more = walk_spans(cell, &at, w, look_at);
-        is_more = merge_batch(w, cell) && is_more;
+        merge_batch(w, cell);
+        rest(w);
     }
 }
 
@@ -276,31 +245,46 @@ static bool prepare(void) {
     lock_acquire(&firn_merge_lock);
     bool is_ready = merge_start() && lend_start() && lend_is_over();
     if (is_ready && work == NULL) {
-        seeds = arena_alloc(sizeof *seeds, FIRN_CACHE_LINE);
-        work = seeds != NULL ? arena_alloc(sizeof *work, FIRN_CACHE_LINE) : NULL;
+        work = arena_alloc(sizeof *work, FIRN_CACHE_LINE);
     }
     lock_release(&firn_merge_lock);
     return is_ready && work != NULL;
 }
 
-size_t mesh_pass(unsigned class_index, bool is_forced) {
+static size_t pass_class(unsigned class_index, const struct mesh_pace *pace) {
+    uint64_t tried = work->plan.tried;
+    work->pace = pace;
+    work->began_ns = clock_thread_ns();
+    work->merged = work->purged = 0;
+    work->is_over = false;
+    for (unsigned p = 0; p < FIRN_PARTITIONS && !work->is_over; p++) {
+        pass_cell(work, root_cell(class_index, p));
+    }
+    atomic_fetch_add_explicit(&frames_tried, work->plan.tried - tried, memory_order_relaxed);
+    atomic_fetch_add_explicit(&passes, 1, memory_order_relaxed);
+    return work->merged + work->purged;
+}
+
+size_t mesh_pass(unsigned class_index, const struct mesh_pace *pace) {
     const int saved = errno;
     size_t pages = 0;
     central_rebuild_if_due(class_index);
-    if (merge_is_possible() && lock_try(&pass_lock)) {
+    if (merge_is_possible()) {
+        // Whoever is at it without haste is told that somebody waits.
+        atomic_fetch_add_explicit(&hurried, 1, memory_order_relaxed);
+        lock_acquire(&pass_lock);
+        atomic_fetch_sub_explicit(&hurried, 1, memory_order_relaxed);
         if (prepare()) {
-            work->is_forced = is_forced;
-            work->merged = work->purged = 0;
-            for (unsigned p = 0; p < FIRN_PARTITIONS; p++) {
-                pass_cell(work, root_cell(class_index, p));
-            }
-            pages = work->merged + work->purged;
-            atomic_fetch_add_explicit(&passes, 1, memory_order_relaxed);
+            pages = pass_class(class_index, pace);
         }
         lock_release(&pass_lock);
     }
     errno = saved;
     return pages << FIRN_PAGE_SHIFT;
+}
+
+void mesh_set_budget(size_t vmas) {
+    merge_set_budget(vmas);
 }
 
 void mesh_stats(struct mesh_stats *out) {
@@ -317,7 +301,9 @@ void mesh_stats(struct mesh_stats *out) {
         .vmas = f.vmas,
         .vma_budget = f.vma_budget,
         .passes = atomic_load_explicit(&passes, memory_order_relaxed),
+        .tried = atomic_load_explicit(&frames_tried, memory_order_relaxed),
         .longest_ns = f.longest_ns,
+        .p99_ns = f.p99_ns,
         .engine = fault_engine_name(fault_engine()),
     };
 }
@@ -339,8 +325,6 @@ void mesh_after_fork_in_parent(void) {
 bool mesh_after_fork_in_child(bool is_expected) {
     fault_after_fork_in_child();
     lock_reset(&pass_lock);
-    if (seeds != NULL) {
-        *seeds = (struct random_stream){0};
-    }
+    atomic_store_explicit(&hurried, 0, memory_order_relaxed);
     return lend_after_fork_in_child(is_expected);
 }

@@ -1,12 +1,12 @@
 // Mesh: gives back the memory of sparse pages, without moving an object.
 //
 // A page without a used slot is given back as it is. Pages whose used slots do not collide are made to
-// share one physical page (search.h finds them, merge.h merges them, one at a time). A span with
-// such a page is not allocated from any more; it drains as its blocks are freed, and is private
-// memory again when the last one is gone.
+// share one physical page (search.h and plan.h find out where they fit, merge.h merges them, a stretch of
+// pages at a time). A span with such a page is not allocated from any more; it drains as its blocks are
+// freed, and is private memory again when the last one is gone.
 //
 // A pass goes through the spans of a cell, wherever they are: with a thread, which may be idle or busy, or
-// central. It holds no lock but for one page at a time.
+// central. It holds no lock but for one span, or one stretch, at a time.
 #ifndef FIRN_MESH_MESH_H
 #define FIRN_MESH_MESH_H
 
@@ -16,10 +16,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// One pass over a class, all its partitions. `is_forced`: spans that were allocated from since the last
-// pass, too. Returns bytes of pages merged and given back; 0 when another thread is at it, or
-// meshing is impossible here. Not in a signal handler. Preserves errno.
-size_t mesh_pass(unsigned class_index, bool is_forced);
+// How a pass goes about it.
+struct mesh_pace {
+    bool is_forced;           // spans that were allocated from since the last pass, too
+    unsigned share;           // percent of a processor, 1 to 100
+    bool (*is_stopped)(void); // asked now and then: whether to give up. NULL: never
+};
+
+// One pass over a class, all its partitions. Returns bytes of pages merged and given back; 0 when meshing is
+// impossible here. Waits for the pass of another thread, which then does not rest. Not in a signal
+// handler. Preserves errno.
+size_t mesh_pass(unsigned class_index, const struct mesh_pace *pace);
+
+// At most so many memory mappings are spent; 0: what the kernel's limit allows.
+void mesh_set_budget(size_t vmas);
 
 struct mesh_stats {
     size_t meshed_pages;      // that share frames now
@@ -30,9 +40,10 @@ struct mesh_stats {
     size_t refused;           // merges given up half-way, so far
     size_t over_budget;       // merges not tried for want of VMAs, so far
     size_t vmas, vma_budget;
-    size_t passes; // over a class
-    uint64_t longest_ns;
-    const char *engine; // "none" before the first merge
+    size_t passes;               // over a class
+    uint64_t tried;              // frames looked at for a place
+    uint64_t longest_ns, p99_ns; // pages were staged
+    const char *engine;          // "none" before the first merge
 };
 void mesh_stats(struct mesh_stats *out);
 

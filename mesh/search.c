@@ -1,6 +1,8 @@
 #include "mesh/search.h"
 
-#include "src/base/fatal.h"
+#include "src/base/bits.h"
+
+#include <stddef.h>
 
 enum { GRANULE = 16, GRANULES = FIRN_PAGE / GRANULE };
 
@@ -14,6 +16,14 @@ void search_set_granules(uint64_t mask[SEARCH_WORDS], unsigned first, unsigned c
     }
 }
 
+unsigned search_count_granules(const uint64_t mask[SEARCH_WORDS]) {
+    return bits_count(mask[0]) + bits_count(mask[1]) + bits_count(mask[2]) + bits_count(mask[3]);
+}
+
+static bool has(const uint64_t *bits, unsigned i) {
+    return (bits[i / 64] >> i % 64 & 1) != 0;
+}
+
 void search_page_mask(uint64_t mask[SEARCH_WORDS], const struct search_span *span, unsigned page) {
     unsigned slot_granules = span->slot_bytes / GRANULE;
     unsigned first = page * GRANULES;
@@ -24,11 +34,11 @@ void search_page_mask(uint64_t mask[SEARCH_WORDS], const struct search_span *spa
     for (unsigned s = first / slot_granules; s < span->slots; s++) {
         unsigned from = s * slot_granules;
         unsigned to = from + slot_granules;
-        from -= s > 0 ? span->before : 0;
+        from -= s > 0 && span->leading != NULL && has(span->leading, s);
         if (from >= end) {
             break;
         }
-        if ((span->free_slots[s / 64] >> s % 64 & 1) == 0) {
+        if (!has(span->free_slots, s)) {
             from = from < first ? first : from;
             to = to > end ? end : to;
             search_set_granules(mask, from - first, to - from);
@@ -36,84 +46,38 @@ void search_page_mask(uint64_t mask[SEARCH_WORDS], const struct search_span *spa
     }
 }
 
-// SplitMix64 (Steele, Lea, Flood 2014). Which pages are paired is no secret worth keeping from who
-// can see what shares a frame; what matters is that no allocation pattern defeats the shuffle.
-static uint32_t draw(uint64_t *state, uint32_t bound) {
-    uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return (uint32_t)(((z ^ z >> 31) >> 32) * bound >> 32);
-}
-
-static void shuffle(uint16_t order[], unsigned n, uint64_t *state) {
-    for (unsigned i = n; i > 1; i--) {
-        unsigned j = draw(state, i);
-        uint16_t kept = order[i - 1];
-        order[i - 1] = order[j];
-        order[j] = kept;
+unsigned search_length(const struct search_page pages[], unsigned n,
+                       const struct search_page bins[SEARCH_PLACES], uint64_t usable,
+                       unsigned place) {
+    unsigned length = 0;
+    for (unsigned i = 0; i < n && place + i < SEARCH_PLACES; i++) {
+        if (search_is_empty(pages[i].mask)) {
+            continue;
+        }
+        if ((usable >> (place + i) & 1) == 0 ||
+            !search_is_disjoint(pages[i].mask, bins[place + i].mask)) {
+            break;
+        }
+        length = i + 1;
     }
+    return length;
 }
 
-// A frame stays where it is: it heads the group.
-static void join(struct search_item items[], uint16_t a, uint16_t b) {
-    uint16_t head = items[b].is_frame ? b : a;
-    uint16_t other = items[b].is_frame ? a : b;
-    struct search_item *h = &items[head];
-    struct search_item *o = &items[other];
-    for (unsigned w = 0; w < SEARCH_WORDS; w++) {
-        h->mask[w] |= o->mask[w];
-    }
-    items[h->last].next = other;
-    h->last = o->last;
-    h->members = (uint16_t)(h->members + o->members);
-    o->members = 0;
-}
-
-static bool can_join(const struct search_item *a, const struct search_item *b) {
-    return !(a->is_frame && b->is_frame) && search_is_disjoint(a->mask, b->mask);
-}
-
-// One round over the heads in order[0, n): pairs found. Who has been joined is SEARCH_NONE in `order`.
-static unsigned run_round(struct search_item items[], uint16_t order[], unsigned n,
-                          unsigned probes) {
-    unsigned half = n / 2;
-    uint16_t *right = order + half;
-    unsigned width = n - half;
-    unsigned joined = 0;
-    for (unsigned i = 0; i < probes && i < width; i++) {
-        for (unsigned j = 0; j < half; j++) {
-            unsigned k = j + i < width ? j + i : j + i - width;
-            uint16_t a = order[j];
-            uint16_t b = right[k];
-            if (a != SEARCH_NONE && b != SEARCH_NONE && can_join(&items[a], &items[b])) {
-                join(items, a, b);
-                order[j] = SEARCH_NONE;
-                right[k] = SEARCH_NONE;
-                joined++;
-            }
+struct search_fit search_best(const struct search_page pages[], unsigned n,
+                              const struct search_page bins[SEARCH_PLACES], uint64_t usable) {
+    struct search_fit best = {0, 0};
+    unsigned fullest = 0;
+    for (uint64_t rest = usable; rest != 0; rest &= rest - 1) {
+        unsigned place = bits_lowest(rest);
+        if (!search_is_disjoint(pages[0].mask, bins[place].mask)) {
+            continue;
+        }
+        unsigned length = search_length(pages, n, bins, usable, place);
+        unsigned full = search_count_granules(bins[place].mask);
+        if (length > best.pages || (length == best.pages && full > fullest)) {
+            best = (struct search_fit){place, length};
+            fullest = full;
         }
     }
-    return joined;
-}
-
-unsigned search_group(struct search_item items[], uint16_t order[], unsigned n, unsigned probes,
-                      uint64_t seed) {
-    FIRN_ENSURE(n <= SEARCH_MOST);
-    unsigned saved = 0;
-    for (unsigned i = 0; i < n; i++) {
-        items[i].next = SEARCH_NONE;
-        items[i].last = (uint16_t)i;
-        items[i].members = 1;
-    }
-    for (unsigned joined = 1; joined > 0;) {
-        unsigned heads = 0;
-        for (unsigned i = 0; i < n; i++) {
-            order[heads] = (uint16_t)i;
-            heads += items[i].members > 0;
-        }
-        shuffle(order, heads, &seed);
-        joined = run_round(items, order, heads, probes);
-        saved += joined;
-    }
-    return saved;
+    return best;
 }

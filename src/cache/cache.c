@@ -165,7 +165,7 @@ static void bin_take_slots(struct bin *b, struct span *s, uint32_t target) {
     struct random_stream *random = &b->cache->noise->stream;
     uint64_t *entries = b->entries;
     uint32_t n = bin_count(b);
-    s->mesh |= SPAN_TOUCHED;
+    span_set_mesh(s, SPAN_TOUCHED, 0);
     for (unsigned w = 0; w < SPAN_WORDS && n < target; w++) {
         while (s->free[w] != 0 && n < target) {
             unsigned bit = (unsigned)__builtin_ctzll(s->free[w]);

@@ -14,7 +14,7 @@ size_t compact_now(void) {
         bytes += FIRN_PAGE;
     }
     for (unsigned i = 0; life_has_started() && i < SIZE_CLASSES; i++) {
-        bytes += mesh_pass(i, true);
+        bytes += mesh_pass(i, &(struct mesh_pace){.is_forced = true, .share = 100});
     }
     errno = saved;
     return bytes;

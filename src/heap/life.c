@@ -166,7 +166,9 @@ static bool is_dead(const struct cache *c) {
 
 // Then it has served its purpose.
 static bool is_link_whole(const struct span *s, unsigned slot, uintptr_t address) {
-    bool is_whole = link_decode(link_load(address), address, s->secret) == (int)slot;
+    uint64_t word = link_load(address);
+    bool is_dropped = word == 0 && span_has_mesh(s, SPAN_DROPPED); // looked at then (mesh/merge.c)
+    bool is_whole = is_dropped || link_decode(word, address, s->secret) == (int)slot;
     if (FIRN_WIPE && is_whole) {
         link_store(address, 0);
     }

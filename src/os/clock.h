@@ -7,5 +7,7 @@
 uint64_t clock_coarse_ns(void);
 // Monotonic, exact to tens of nanoseconds; dearer.
 uint64_t clock_ns(void);
+// What the calling thread has had of a processor.
+uint64_t clock_thread_ns(void);
 
 #endif

@@ -74,6 +74,9 @@ enum span_fault span_take_remote(struct span *s, span_check_fn *check, uintptr_t
         s->free[w] |= bits;
         s->free_count = (uint16_t)(s->free_count + __builtin_popcountll(bits));
     }
+    if (FIRN_UNLIKELY(span_has_mesh(s, SPAN_DROPPED))) {
+        span_set_mesh(s, 0, SPAN_DROPPED);
+    }
     return SPAN_FINE;
 }
 

@@ -40,7 +40,10 @@ enum span_mesh {
     SPAN_MESHED =
         1 << 0, // some of its pages share frames: its free slots may be in use there, so it is
                 // not allocated from any more
-    SPAN_TOUCHED = 1 << 1 // slots were taken from it since the mesher looked last
+    SPAN_TOUCHED = 1 << 1, // slots were taken from it since the mesher looked last
+    SPAN_DROPPED =
+        1 << 2 // pages were given back with slots on them that other threads freed: tags of
+               // what waits in `remote` may read as zeros
 };
 
 struct cache;
@@ -57,7 +60,7 @@ struct span {
     uint16_t free_count;   // bits set in `free`
     _Atomic uint8_t state; // enum span_state
     uint8_t bucket;        // the list by occupancy it is on
-    uint8_t mesh;          // enum span_mesh; of whoever may write `free`
+    _Atomic uint8_t mesh;  // enum span_mesh; of whoever may write `free`
     bool is_torn;          // recovered in a forked child: slots as their dead owner left them
     // Line 1: other threads'. Who frees what another thread owns touches no other line to do so.
     _Atomic uint64_t remote[SPAN_WORDS];
@@ -162,8 +165,18 @@ FIRN_INLINE void span_put_free(struct span *s, unsigned slot, bool is_virgin) {
     }
 }
 
+// Whoever may write `mesh`. Plain load and store: frees by other threads only read it.
+FIRN_INLINE void span_set_mesh(struct span *s, unsigned set, unsigned clear) {
+    unsigned v = atomic_load_explicit(&s->mesh, memory_order_relaxed);
+    atomic_store_explicit(&s->mesh, (uint8_t)((v & ~clear) | set), memory_order_relaxed);
+}
+
+FIRN_INLINE bool span_has_mesh(const struct span *s, enum span_mesh flag) {
+    return (atomic_load_explicit(&s->mesh, memory_order_relaxed) & flag) != 0;
+}
+
 FIRN_INLINE bool span_is_meshed(const struct span *s) {
-    return (s->mesh & SPAN_MESHED) != 0;
+    return span_has_mesh(s, SPAN_MESHED);
 }
 
 // What central and bins sort by: 0 nearly empty … 3 nearly full, 4 full; 5 not to be taken from. The

@@ -36,10 +36,24 @@ static void moves(void **state) {
     assert_true(clock_coarse_ns() - before >= 15000000);
 }
 
+// Work counts, sleep does not.
+static void counts_the_thread_alone(void **state) {
+    (void)state;
+    uint64_t before = clock_thread_ns();
+    struct timespec pause = {0, 50000000};
+    nanosleep(&pause, NULL);
+    assert_true(clock_thread_ns() - before < 25000000);
+    before = clock_thread_ns();
+    for (uint64_t end = clock_ns() + 20000000; clock_ns() < end;) {
+    }
+    assert_true(clock_thread_ns() > before);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(follows_the_exact_clock),
         cmocka_unit_test(moves),
+        cmocka_unit_test(counts_the_thread_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

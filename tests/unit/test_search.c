@@ -11,10 +11,9 @@
 
 #include <cmocka.h>
 
-enum { GRANULES = 256, ITEMS_MOST = 512 };
+enum { GRANULES = 256, PAGES_MOST = 16 };
 
-static struct search_item items[ITEMS_MOST], before[ITEMS_MOST];
-static uint16_t order[ITEMS_MOST];
+static struct search_page pages[PAGES_MOST], bins[SEARCH_PLACES];
 static uint64_t seed;
 
 static uint32_t draw(uint32_t bound) {
@@ -47,15 +46,19 @@ static bool is_occupied(const uint64_t *is_free, size_t slots, size_t slot) {
 }
 
 static void check_page(const uint64_t *is_free, unsigned slots, size_t bytes, unsigned page) {
-    uint64_t bare[SEARCH_WORDS], wide[SEARCH_WORDS];
-    struct search_span span = {is_free, slots, (uint32_t)bytes, 0};
+    uint64_t bare[SEARCH_WORDS], wide[SEARCH_WORDS], leading[4];
+    struct search_span span = {is_free, slots, (uint32_t)bytes, NULL};
     search_page_mask(bare, &span, page);
-    span.before = 1;
+    for (unsigned w = 0; w < 4; w++) {
+        leading[w] = (uint64_t)draw(~0u) << 32 | draw(~0u);
+    }
+    span.leading = leading;
     search_page_mask(wide, &span, page);
     for (unsigned g = 0; g < GRANULES; g++) {
         size_t at = page * (size_t)FIRN_PAGE + g * 16;
         bool is_own = is_occupied(is_free, slots, at / bytes);
-        bool is_before = (at + 16) % bytes == 0 && is_occupied(is_free, slots, (at + 16) / bytes);
+        bool is_before = (at + 16) % bytes == 0 && is_occupied(is_free, slots, (at + 16) / bytes) &&
+                         has(leading, (unsigned)((at + 16) / bytes));
         assert_int_equal(has(bare, g), is_own);
         assert_int_equal(has(wide, g), is_own || is_before);
     }
@@ -80,123 +83,123 @@ static void masks_pages(void **state) {
     }
 }
 
-static void fill_items(unsigned n, unsigned occupied_of_256, unsigned frames_of_16) {
-    memset(items, 0xa5, sizeof(items)); // only `mask` and `is_frame` are read
-    for (unsigned i = 0; i < n; i++) {
-        memset(items[i].mask, 0, sizeof(items[i].mask));
-        for (unsigned g = 0; g < GRANULES; g++) {
-            if (draw(256) < occupied_of_256) {
-                search_set_granules(items[i].mask, g, 1);
-            }
+static void fill(struct search_page *page, unsigned occupied_of_256) {
+    *page = (struct search_page){{0}};
+    for (unsigned g = 0; g < GRANULES; g++) {
+        if (draw(256) < occupied_of_256) {
+            search_set_granules(page->mask, g, 1);
         }
-        items[i].is_frame = draw(16) < frames_of_16;
     }
-    memcpy(before, items, sizeof(items));
 }
 
-// Each item is in one group; members are disjoint; a head has their union, and a frame in it leads.
-static unsigned check_groups(unsigned n) {
-    bool is_seen[ITEMS_MOST] = {false};
-    unsigned saved = 0;
-    for (unsigned h = 0; h < n; h++) {
-        uint64_t all[SEARCH_WORDS] = {0};
-        unsigned members = 0;
-        for (unsigned i = h; items[h].members > 0 && i != SEARCH_NONE; i = items[i].next) {
-            assert_true(i < n && !is_seen[i]);
-            assert_true(i == h || !before[i].is_frame);
-            assert_true(search_is_disjoint(all, before[i].mask));
-            is_seen[i] = true;
-            members++;
-            for (unsigned w = 0; w < SEARCH_WORDS; w++) {
-                all[w] |= before[i].mask[w];
-            }
-        }
-        assert_int_equal(members, items[h].members);
-        assert_true(members == 0 || memcmp(all, items[h].mask, sizeof(all)) == 0);
-        saved += members > 0 ? members - 1 : 0;
-    }
-    for (unsigned i = 0; i < n; i++) {
-        assert_true(is_seen[i]);
-    }
-    return saved;
-}
-
-static void groups_are_right(void **state) {
+static void counts_granules(void **state) {
     (void)state;
-    static const unsigned counts[] = {0, 1, 2, 3, 7, 64, 65, ITEMS_MOST};
     seed = 2;
-    for (unsigned round = 0; round < 200; round++) {
-        unsigned n = counts[round % 8];
-        fill_items(n, 1 + draw(80), draw(8));
-        unsigned saved = search_group(items, order, n, 1 + draw(SEARCH_PROBES), round);
-        assert_int_equal(saved, check_groups(n));
+    for (unsigned round = 0; round < 256; round++) {
+        unsigned set = 0;
+        fill(&pages[0], round);
+        for (unsigned g = 0; g < GRANULES; g++) {
+            set += has(pages[0].mask, g);
+        }
+        assert_int_equal(search_count_granules(pages[0].mask), set);
+        assert_int_equal(search_is_empty(pages[0].mask), set == 0);
     }
 }
 
-// With as many probes as there are items a round tries every pair across its halves; and since the
-// halves are drawn anew until a round finds nothing, hardly a pair that could be joined is left.
-static void finds_what_brute_force_finds(void **state) {
+static bool collide(const struct search_page *a, const struct search_page *b) {
+    bool any = false;
+    for (unsigned g = 0; g < GRANULES; g++) {
+        any = any || (has(a->mask, g) && has(b->mask, g));
+    }
+    return any;
+}
+
+// Granule by granule: how many of the pages fit there, up to the last that occupies anything.
+static unsigned expected_length(unsigned n, uint64_t usable, unsigned at) {
+    unsigned length = 0;
+    for (unsigned i = 0; i < n && at + i < SEARCH_PLACES; i++) {
+        bool needs_none = search_count_granules(pages[i].mask) == 0;
+        if (!needs_none && (!has(&usable, at + i) || collide(&pages[i], &bins[at + i]))) {
+            break;
+        }
+        length = needs_none ? length : i + 1;
+    }
+    return length;
+}
+
+static uint64_t some_case(unsigned n) {
+    for (unsigned i = 0; i < n; i++) {
+        fill(&pages[i], i > 0 && draw(4) == 0 ? 0 : 2 + draw(6));
+    }
+    search_set_granules(pages[0].mask, draw(GRANULES), 1);
+    for (unsigned i = 0; i < SEARCH_PLACES; i++) {
+        fill(&bins[i], draw(120));
+    }
+    return ((uint64_t)draw(~0u) << 32 | draw(~0u)) | ((uint64_t)draw(~0u) << 32 | draw(~0u));
+}
+
+static void lengths_are_right(void **state) {
     (void)state;
+    unsigned longest = 0;
     seed = 3;
-    unsigned missed = 0, joinable = 0;
-    for (unsigned round = 0; round < 100; round++) {
-        unsigned n = 40;
-        fill_items(n, 8 + draw(24), 2);
-        joinable += search_group(items, order, n, n, round);
-        (void)check_groups(n);
-        for (unsigned a = 0; a < n; a++) {
-            for (unsigned b = a + 1; b < n; b++) {
-                missed += items[a].members > 0 && items[b].members > 0 &&
-                          !(items[a].is_frame && items[b].is_frame) &&
-                          search_is_disjoint(items[a].mask, items[b].mask);
-            }
+    for (unsigned round = 0; round < 300; round++) {
+        unsigned n = 1 + draw(PAGES_MOST);
+        uint64_t usable = some_case(n);
+        for (unsigned at = 0; at < SEARCH_PLACES; at++) {
+            unsigned length = search_length(pages, n, bins, usable, at);
+            assert_int_equal(length, expected_length(n, usable, at));
+            longest = length > longest ? length : longest;
         }
     }
-    assert_true(joinable > 500);
-    // Left are pairs that fell into the same half in the round that found nothing.
-    assert_true(missed * 10 < joinable);
+    assert_in_range(longest, 4, PAGES_MOST);
 }
 
-static void same_seed_same_groups(void **state) {
+// No other place takes more, and of those that take as many none begins with a fuller bin.
+static void the_best_is_found(void **state) {
     (void)state;
-    static struct search_item first[ITEMS_MOST];
     seed = 4;
-    fill_items(300, 20, 2);
-    (void)search_group(items, order, 300, SEARCH_PROBES, 77);
-    memcpy(first, items, sizeof(first));
-    memcpy(items, before, sizeof(items));
-    memset(order, 0, sizeof(order));
-    (void)search_group(items, order, 300, SEARCH_PROBES, 77);
-    for (unsigned i = 0; i < 300; i++) {
-        assert_memory_equal(first[i].mask, items[i].mask, sizeof(items[i].mask));
-        assert_int_equal(first[i].next, items[i].next);
-        assert_int_equal(first[i].members, items[i].members);
+    for (unsigned round = 0; round < 300; round++) {
+        unsigned n = 1 + draw(PAGES_MOST);
+        uint64_t usable = round % 50 == 0 ? 0 : some_case(n);
+        struct search_fit best = search_best(pages, n, bins, usable);
+        unsigned most = 0, fullest = 0;
+        for (unsigned at = 0; at < SEARCH_PLACES; at++) {
+            unsigned length = expected_length(n, usable, at);
+            unsigned full = search_count_granules(bins[at].mask);
+            fullest = length > most || (length == most && full > fullest) ? full : fullest;
+            most = length > most ? length : most;
+        }
+        assert_int_equal(best.pages, most);
+        assert_true(most == 0 || expected_length(n, usable, best.place) == most);
+        assert_true(most == 0 || search_count_granules(bins[best.place].mask) == fullest);
     }
 }
 
-// All equal: no pair. All empty: one group. Every second slot of equal pages, the pattern that a
-// mesher of whole, unshuffled spans cannot merge: odd ones go with even ones.
+// Every second slot of equal pages, the pattern that a mesher of whole, unshuffled spans cannot merge: odd
+// ones go with even ones. A full bin takes nothing, an empty one all.
 static void extremes(void **state) {
     (void)state;
-    for (unsigned kind = 0; kind < 3; kind++) {
-        for (unsigned i = 0; i < 64; i++) {
-            uint64_t word = kind == 0 ? 1 : kind == 1 ? 0 : UINT64_C(0x5555555555555555) << i % 2;
-            items[i] = (struct search_item){.mask = {word, word, word, word}};
-        }
-        unsigned saved = search_group(items, order, 64, SEARCH_PROBES, 5);
-        if (kind < 2) {
-            assert_int_equal(saved, kind == 0 ? 0 : 63);
-        } else {
-            assert_in_range(saved, 28, 32);
-        }
+    const uint64_t odd = UINT64_C(0xaaaaaaaaaaaaaaaa);
+    for (unsigned i = 0; i < PAGES_MOST; i++) {
+        pages[i] = (struct search_page){{odd, odd, odd, odd}};
     }
+    for (unsigned i = 0; i < SEARCH_PLACES; i++) {
+        bins[i] = (struct search_page){{~odd, ~odd, ~odd, ~odd}};
+    }
+    assert_int_equal(search_best(pages, PAGES_MOST, bins, ~(uint64_t)0).pages, PAGES_MOST);
+    assert_int_equal(search_best(pages, PAGES_MOST, bins, 0).pages, 0);
+    assert_int_equal(search_length(pages, PAGES_MOST, bins, ~(uint64_t)0, 60), 4);
+    bins[8] = pages[0];
+    assert_int_equal(search_length(pages, PAGES_MOST, bins, ~(uint64_t)0, 0), 8);
+    bins[8] = (struct search_page){{0}};
+    assert_int_equal(search_length(pages, PAGES_MOST, bins, ~(uint64_t)0, 0), PAGES_MOST);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sets_granules),         cmocka_unit_test(masks_pages),
-        cmocka_unit_test(groups_are_right),      cmocka_unit_test(finds_what_brute_force_finds),
-        cmocka_unit_test(same_seed_same_groups), cmocka_unit_test(extremes),
+        cmocka_unit_test(sets_granules),     cmocka_unit_test(masks_pages),
+        cmocka_unit_test(counts_granules),   cmocka_unit_test(lengths_are_right),
+        cmocka_unit_test(the_best_is_found), cmocka_unit_test(extremes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,194 @@
+// Which page goes to which frame: what a plan promises, and how densely it packs.
+#include "mesh/plan.h"
+
+#include "mesh/pages.h"
+#include "src/heap/life.h"
+#include "src/meta/root.h"
+#include "tests/support/small_case.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { CELL = 3, GRANULES = 256 };
+
+static struct plan plan; // too large for a stack
+static uint64_t seed = 11;
+
+static uint64_t draw(uint64_t bound) {
+    return small_draw(&seed, bound);
+}
+
+// `first`: page of the cell.
+static void begin(unsigned pages, unsigned first) {
+    plan.count = pages;
+    plan.stretch = PLAN_STRETCH;
+    for (unsigned i = 0; i < pages; i++) {
+        plan.addresses[i] = root_cell_base(CELL) + ((uintptr_t)(first + i) << FIRN_PAGE_SHIFT);
+        memset(plan.masks[i].mask, 0, sizeof plan.masks[i].mask);
+    }
+}
+
+static void fill_slots(unsigned page, unsigned slot_granules, unsigned percent) {
+    for (unsigned g = 0; g + slot_granules <= GRANULES; g += slot_granules) {
+        if (draw(100) < percent) {
+            search_set_granules(plan.masks[page].mask, g, slot_granules);
+        }
+    }
+}
+
+static bool is_user(unsigned i) {
+    return plan.frames[i] != FRAME_NONE && !search_is_empty(plan.masks[i].mask);
+}
+
+// Nothing collides; no frame has one user; each use is held once. Returns how many pages have a frame.
+static unsigned check_plan(void) {
+    unsigned users = 0;
+    for (unsigned i = 0; i < plan.count; i++) {
+        unsigned of_frame = 0;
+        uint64_t all[SEARCH_WORDS] = {0};
+        for (unsigned k = 0; is_user(i) && k < plan.count; k++) {
+            if (is_user(k) && plan.frames[k] == plan.frames[i]) {
+                NEED(search_is_disjoint(all, plan.masks[k].mask));
+                for (unsigned w = 0; w < SEARCH_WORDS; w++) {
+                    all[w] |= plan.masks[k].mask[w];
+                }
+                of_frame++;
+            }
+        }
+        if (is_user(i)) {
+            NEED(of_frame >= 2 && frame_users(plan.frames[i]) == of_frame);
+            users++;
+        }
+    }
+    return users;
+}
+
+static void drop_plan(void) {
+    for (unsigned i = 0; i < plan.count; i++) {
+        if (is_user(i)) {
+            frame_release(plan.frames[i]);
+        }
+    }
+    NEED(frame_count() == 0);
+}
+
+// A tenth of the slots of each page: at least so many pages a frame, of ten at best.
+static void packs(unsigned slot_granules, unsigned least) {
+    enum { PAGES = 2000 };
+    begin(PAGES, 0);
+    unsigned occupied = 0;
+    for (unsigned i = 0; i < PAGES; i++) {
+        fill_slots(i, slot_granules, 10);
+        occupied += !search_is_empty(plan.masks[i].mask);
+    }
+    plan_make(&plan, CELL);
+    unsigned users = check_plan();
+    NEED(users * 100 >= occupied * 98);
+    NEED(users >= frame_count() * least);
+    drop_plan();
+}
+
+static void packs_densely(void *context) {
+    (void)context;
+    packs(4, 3);  // 64 bytes
+    packs(16, 4); // 256 bytes
+    packs(32, 4); // 512 bytes
+    packs(64, 2); // 1 KiB
+}
+
+static void test_packs_densely(void **state) {
+    (void)state;
+    assert_true(small_run(packs_densely, NULL));
+}
+
+// Every second slot was freed, in some spans the others: two pages a frame. All of them the same: none.
+static void packs_regular_patterns(void *context) {
+    enum { PAGES = 512 };
+    (void)context;
+    for (unsigned mixed = 0; mixed < 2; mixed++) {
+        begin(PAGES, 0);
+        for (unsigned i = 0; i < PAGES; i++) {
+            unsigned parity = mixed && draw(2) == 0;
+            for (unsigned g = parity * 4; g < GRANULES; g += 8) {
+                search_set_granules(plan.masks[i].mask, g, 4);
+            }
+        }
+        plan_make(&plan, CELL);
+        unsigned users = check_plan();
+        NEED(mixed ? users * 10 >= PAGES * 8 && frame_count() * 2 == users : users == 0);
+        drop_plan();
+    }
+}
+
+static void test_packs_regular_patterns(void **state) {
+    (void)state;
+    assert_true(small_run(packs_regular_patterns, NULL));
+}
+
+static void full_pages_stay(void *context) {
+    (void)context;
+    begin(8, 0);
+    for (unsigned i = 0; i < 8; i++) {
+        search_set_granules(plan.masks[i].mask, 0, GRANULES);
+    }
+    plan_make(&plan, CELL);
+    NEED(check_plan() == 0);
+    drop_plan();
+    begin(0, 0);
+    plan_make(&plan, CELL);
+}
+
+static void test_full_pages_stay(void **state) {
+    (void)state;
+    assert_true(small_run(full_pages_stay, NULL));
+}
+
+// Two equal runs of pages, far from each other, with a page in the middle that occupies nothing: each run
+// is one stretch, on the same frames. The one in the middle is nobody's user.
+static void runs_are_stretches(void *context) {
+    enum { RUN = 4 };
+    (void)context;
+    begin(2 * RUN, 0);
+    for (unsigned i = 0; i < 2 * RUN; i++) {
+        unsigned second = i >= RUN;
+        plan.addresses[i] += second ? (uintptr_t)1000 << FIRN_PAGE_SHIFT : 0;
+        if (i % RUN != 1) {
+            search_set_granules(plan.masks[i].mask, second ? 128 : 0, 100);
+        }
+    }
+    plan_make(&plan, CELL);
+    NEED(check_plan() == 2 * (RUN - 1));
+    NEED(frame_count() == RUN - 1);
+    for (unsigned i = 1; i < RUN; i++) {
+        NEED(plan.frames[i] == plan.frames[0] + i && plan.frames[RUN + i] == plan.frames[i]);
+    }
+    NEED(plan_stretch(&plan, 0, 64) == RUN);
+    NEED(plan_stretch(&plan, RUN - 1, 64) == 1); // the next address is elsewhere
+    NEED(plan_stretch(&plan, 0, 1) == 1);        // spans of a page
+    NEED(plan_stretch(&plan, 0, 2) == 1);        // ends where something is in use
+    drop_plan();
+}
+
+static void test_runs_are_stretches(void **state) {
+    (void)state;
+    assert_true(small_run(runs_are_stretches, NULL));
+}
+
+static int start(void **state) {
+    (void)state;
+    life_start();
+    return life_has_started() && frame_start() ? 0 : 1;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_packs_densely),
+        cmocka_unit_test(test_packs_regular_patterns),
+        cmocka_unit_test(test_full_pages_stay),
+        cmocka_unit_test(test_runs_are_stretches),
+    };
+    return cmocka_run_group_tests(tests, start, NULL);
+}
