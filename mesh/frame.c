@@ -191,9 +191,8 @@ static void describe(uint32_t index, struct frame_block *out) {
     lock_acquire(&frame_lock);
     uint64_t taken = b->taken;
     lock_release(&frame_lock);
-    // Frame 0 does not exist.
-    *out = (struct frame_block){index * FRAME_BLOCK, b->bins,
-                                taken & ~b->full & ~(uint64_t)(index == 0)};
+    const uint64_t none = index == 0 ? 1 : 0; // frame 0 does not exist
+    *out = (struct frame_block){index * FRAME_BLOCK, b->bins, taken & ~b->full & ~none};
 }
 
 bool frame_next_block(unsigned cell, uint32_t *at, struct frame_block *out) {
