@@ -7,6 +7,7 @@
 #include "src/os/caps.h"
 #include "src/os/clock.h"
 #include "src/span/large.h"
+#include "tests/support/child.h"
 #include "tests/support/large_case.h"
 #include "tests/support/memory.h"
 
@@ -162,7 +163,9 @@ static void check_vmas(void) {
 
 static void vmas(void **state) {
     (void)state;
-    for (unsigned i = 0; i < SETTINGS; i++) {
+    unsigned step =
+        test_is_thorough() ? 1 : 4; // among others, and with markers, without, and sparse
+    for (unsigned i = 0; i < SETTINGS; i += step) {
         case_seed = 521288629;
         assert_true(case_run(&settings[i], check_vmas));
     }
@@ -299,7 +302,8 @@ static void check_fork(void) {
     for (uintptr_t i = 0; i < 3; i++) {
         ENSURE(pthread_create(&threads[i], NULL, work, (void *)i) == 0);
     }
-    for (unsigned i = 0; i < 60; i++) {
+    unsigned forks = test_is_thorough() ? 60 : 15;
+    for (unsigned i = 0; i < forks; i++) {
         int status = -1;
         large_before_fork();
         pid_t pid = fork();
