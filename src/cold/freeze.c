@@ -21,8 +21,10 @@ enum {
     LEAST_MS = 100,  // between two looks
     REST_MOST = 64,  // looks for which such a chunk is left alone
     BUSY_ZEROS = 64, // pages of zeros given between two looks to a chunk that is better left alone
+    IDLE_FACTOR = 3, // times its share of a processor, while the program is idle
     MS = 1000000     // ns
 };
+#define SECOND ((uint64_t)1000 * MS)
 
 static uint64_t look_ms = 30000;
 static unsigned percent = 10;
@@ -46,20 +48,45 @@ static uint64_t now_ms(void) {
 
 // ---- pace ---------------------------------------------------------------------------------------
 
-static uint64_t paced_from_ns, paced_cpu_ns;
+static struct {
+    uint64_t from_ns, cpu_ns;    // pace is kept since then
+    uint64_t seen_ns, others_ns; // the last look at the rest of the process
+    unsigned share;              // in percent
+} pace;
+
+static void start_pace(void) {
+    pace.from_ns = pace.seen_ns = clock_ns();
+    pace.cpu_ns = missing_thread_ns();
+    pace.others_ns = missing_process_ns() - pace.cpu_ns;
+    pace.share = percent;
+}
+
+// An idle program loses nothing to this thread. One that has used a twentieth of a processor in the last
+// second is not idle.
+static void look_at_others(uint64_t now, uint64_t cpu) {
+    if (now < pace.seen_ns + SECOND) {
+        return;
+    }
+    uint64_t others = missing_process_ns() - cpu;
+    bool is_idle = (others - pace.others_ns) * 20 < now - pace.seen_ns;
+    pace.share = is_idle ? percent * IDLE_FACTOR : percent;
+    pace.seen_ns = now;
+    pace.others_ns = others;
+}
 
 // Sleeps off what was used beyond the share. What was not used is not saved up for longer than a second.
 static void keep_pace(void) {
     uint64_t now = clock_ns();
     uint64_t cpu = missing_thread_ns();
-    uint64_t due = paced_from_ns + (cpu - paced_cpu_ns) * 100 / percent;
+    look_at_others(now, cpu);
+    uint64_t due = pace.from_ns + (cpu - pace.cpu_ns) * 100 / pace.share;
     atomic_store_explicit(&figures.cpu_ns, cpu, memory_order_relaxed);
     if (due > now + 2 * MS) {
         thread_sleep(due - now);
     }
-    if (now > paced_from_ns + (uint64_t)1000 * MS) {
-        paced_from_ns = due > now ? due : now;
-        paced_cpu_ns = cpu;
+    if (now > pace.from_ns + SECOND) {
+        pace.from_ns = due > now ? due : now;
+        pace.cpu_ns = cpu;
     }
 }
 
@@ -450,8 +477,7 @@ static void freeze_due(void) {
 }
 
 void freeze_run(void) {
-    paced_from_ns = clock_ns();
-    paced_cpu_ns = missing_thread_ns();
+    start_pace();
     for (uint64_t next_look = 0;;) {
         uint64_t now = now_ms();
         if (now >= next_look) {

@@ -293,8 +293,16 @@ int missing_scan(uintptr_t address, size_t bytes, struct missing_run *runs, unsi
     return (int)n;
 }
 
-uint64_t missing_thread_ns(void) {
+static uint64_t clock_now(clockid_t clock) {
     struct timespec t = {0, 0};
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    clock_gettime(clock, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+uint64_t missing_thread_ns(void) {
+    return clock_now(CLOCK_THREAD_CPUTIME_ID);
+}
+
+uint64_t missing_process_ns(void) {
+    return clock_now(CLOCK_PROCESS_CPUTIME_ID);
 }

@@ -92,5 +92,7 @@ int missing_scan(uintptr_t address, size_t bytes, struct missing_run *runs, unsi
 
 // ns of processor time this thread has used.
 uint64_t missing_thread_ns(void);
+// Of the whole process, this thread included.
+uint64_t missing_process_ns(void);
 
 #endif
