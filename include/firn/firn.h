@@ -44,6 +44,29 @@ const char *firn_version(void);
  * Not while io_uring or O_DIRECT requests into blocks are in flight; see firn(3) for this and for fork. */
 size_t firn_compact(void);
 
+/* What a program knows of its memory better than its allocator, for FIRN_OPTIONS=cold=on; without it
+ * these do nothing. Only blocks up to 32 KiB are ever compressed; the rest of a range is ignored. None of them
+ * is async-signal-safe.
+ *
+ * firn_hint_cold: nothing of [p, +bytes) will be touched for long. The pages that lie wholly in the range
+ * are compressed at once, by a thread of Firn's, unless they refuse (shared with a forked child, in use by a
+ * device). It may be said of any memory; what is then touched comes back as always. */
+void firn_hint_cold(const void *p, size_t bytes);
+
+/* The pages of [p, +bytes), which lies in live blocks of the caller, will be touched soon: those that were
+ * compressed are back when this returns, and all count as just touched. */
+void firn_hint_hot(const void *p, size_t bytes);
+
+/* Nothing of [p, +bytes), which lies in live blocks of the caller, is ever to be compressed: secrets that
+ * must not be seen by their compressed size, or what must never wait. Whole pages are excluded, and stay so
+ * until the last block on them is freed and they are given back. What was compressed is back when this
+ * returns. Holds in children of fork, too. 0, or -1 with ENOMEM: then for a part of the range only. */
+int firn_exclude(const void *p, size_t bytes);
+
+/* Brings back all that is compressed when it is called, before a benchmark or a core dump, say. Takes some 10
+ * microseconds a page. Pages that stay untouched are compressed again later. */
+void firn_thaw_all(void);
+
 /* Bytes from p to the end of the live block that contains it (p need not be its start): what may be
  * read or written there, as malloc_usable_size counts. 0 when p lies in Firn's heap but in no live
  * block: it dangles, or was never handed out. SIZE_MAX when p is not in Firn's heap, which says

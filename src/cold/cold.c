@@ -2,6 +2,7 @@
 
 #include "src/base/fatal.h"
 #include "src/cold/freeze.h"
+#include "src/cold/hint.h"
 #include "src/cold/stage.h"
 #include "src/cold/table.h"
 #include "src/cold/thaw.h"
@@ -15,6 +16,7 @@
 #include "src/os/sys.h"
 #include "src/os/thread.h"
 
+#include <errno.h>
 #include <string.h>
 
 enum { CPU_PERCENT = 10, STAGE_TRIES = 200, STAGE_WAIT_NS = 50000000 };
@@ -71,6 +73,7 @@ static void release(uintptr_t address, size_t bytes) {
         return;
     }
     for (uintptr_t at = address; at < address + bytes; at += FIRN_PAGE) {
+        hint_forget(at);
         while (table_find(at) != NULL && !release_page(at)) {
             sys_yield();
         }
@@ -195,6 +198,34 @@ void cold_upkeep(void) {
     if (!thread_start(run)) {
         atomic_store_explicit(&reason, "no thread", memory_order_release);
         set_phase(IMPOSSIBLE);
+    }
+}
+
+// ---- what the program says ----------------------------------------------------------------------
+
+void cold_hint_cold(uintptr_t address, size_t bytes) {
+    if (phase_now() == RUNNING) {
+        hint_cold(address, bytes);
+    }
+}
+
+void cold_hint_hot(uintptr_t address, size_t bytes) {
+    if (phase_now() == RUNNING) {
+        hint_hot(address, bytes);
+    }
+}
+
+// Before it runs, too: it is to hold then.
+bool cold_exclude(uintptr_t address, size_t bytes) {
+    const int saved = errno;
+    bool is_done = !is_asked || hint_exclude(address, bytes);
+    errno = is_done ? saved : ENOMEM;
+    return is_done;
+}
+
+void cold_thaw_all(void) {
+    if (phase_now() == RUNNING) {
+        hint_thaw_all();
     }
 }
 

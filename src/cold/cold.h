@@ -27,6 +27,13 @@ void cold_choose(bool is_on, uint64_t after_ms, unsigned seal, uint64_t most_byt
 // cold tier, once in each process. May allocate. Preserves errno.
 void cold_upkeep(void);
 
+// firn_hint_cold and its like (firn.h). The caller holds no lock. errno is preserved, but for ENOMEM of
+// cold_exclude.
+void cold_hint_cold(uintptr_t address, size_t bytes);
+void cold_hint_hot(uintptr_t address, size_t bytes);
+bool cold_exclude(uintptr_t address, size_t bytes) FIRN_CHECKED;
+void cold_thaw_all(void);
+
 struct cold_stats {
     const char *engine; // "event"; "none" before it runs
     const char *reason; // why not: NULL when it runs, or was not asked for

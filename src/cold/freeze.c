@@ -1,13 +1,16 @@
 #include "src/cold/freeze.h"
 
 #include "src/base/fatal.h"
+#include "src/cold/hint.h"
 #include "src/cold/mask.h"
 #include "src/cold/stage.h"
 #include "src/cold/table.h"
+#include "src/cold/take.h"
 #include "src/cold/thaw.h"
 #include "src/meta/page_state.h"
 #include "src/os/clock.h"
 #include "src/os/fault.h"
+#include "src/os/map.h"
 #include "src/os/missing.h"
 #include "src/os/thread.h"
 #include "src/span/region.h"
@@ -30,7 +33,7 @@ static uint64_t look_ms = 30000;
 static unsigned percent = 10;
 
 static struct {
-    _Atomic uint64_t staged, frozen, zeros, poor, refused, full, cpu_ns, chunks, away;
+    _Atomic uint64_t frozen, zeros, poor, full, cpu_ns, chunks;
 } figures;
 
 static void count(_Atomic uint64_t *figure, uint64_t n) {
@@ -90,128 +93,6 @@ static void keep_pace(void) {
     }
 }
 
-// ---- staging ------------------------------------------------------------------------------------
-
-// With cold_lock. The page did not go after all.
-static void unstage(struct chunk *c, uintptr_t address) {
-    struct cold_page *p = table_page(c, address);
-    p->holds = HOLDS_NOTHING;
-    table_count_away(c, -1);
-    // Else it was released meanwhile.
-    if (page_state_move(address, PAGE_STAGED, PAGE_THAWING)) {
-        FIRN_ENSURE(page_state_move(address, PAGE_THAWING, PAGE_RESIDENT));
-    }
-}
-
-static void refuse(struct chunk *c, uintptr_t address) {
-    struct cold_page *p = table_page(c, address);
-    unstage(c, address);
-    p->idle = 0;
-    table_leave_alone(p, 1);
-    count(&figures.refused, 1);
-}
-
-// With cold_lock. How many of the pages were marked, from the first on.
-static uint32_t mark_staged(struct chunk *c, uintptr_t address, uint32_t n, uint32_t slot) {
-    for (uint32_t i = 0; i < n; i++) {
-        uintptr_t at = address + ((uintptr_t)i << FIRN_PAGE_SHIFT);
-        struct cold_page *p = table_page(c, at);
-        (void)!page_state_move(at, PAGE_RESIDENT, PAGE_TRACKED);
-        if (p->holds != HOLDS_NOTHING || !page_state_move(at, PAGE_TRACKED, PAGE_STAGED)) {
-            return i;
-        }
-        p->at.slot = slot + i;
-        p->holds = HOLDS_SLOT;
-        table_count_away(c, 1);
-    }
-    return n;
-}
-
-// With cold_lock: the pages, marked, into the slots from the given one on. A bit for each that is to be
-// tried again: `may_unshare`, and it is shared with a forked child, or was.
-static uint64_t move_marked(struct chunk *c, uintptr_t address, uint32_t n, uint32_t slot,
-                            bool may_unshare) {
-    uint64_t again = 0;
-    for (uint32_t done = 0; done < n;) {
-        size_t bytes = (size_t)(n - done) << FIRN_PAGE_SHIFT;
-        uintptr_t at = address + ((uintptr_t)done << FIRN_PAGE_SHIFT);
-        size_t moved;
-        enum missing_result result = missing_move(at, stage_address(slot + done), bytes, &moved);
-        done += (uint32_t)(moved >> FIRN_PAGE_SHIFT);
-        count(&figures.staged, moved >> FIRN_PAGE_SHIFT);
-        if (result == MISSING_DONE) {
-            break;
-        }
-        do {
-            at = address + ((uintptr_t)done << FIRN_PAGE_SHIFT);
-            if (result == MISSING_BUSY && may_unshare) {
-                unstage(c, at);
-                again |= (uint64_t)1 << done;
-            } else {
-                refuse(c, at);
-            }
-            done++;
-        } while (result == MISSING_AGAIN && done < n);
-    }
-    return again;
-}
-
-// Up to BATCH neighbours, all idle. Returns as move_marked.
-static uint64_t stage_run(struct chunk *c, uintptr_t address, uint32_t n, bool may_unshare) {
-    uint32_t slot = stage_take(address, n, now_ms() + (LOOKS - IDLE_LOOKS) * look_ms);
-    if (slot == STAGE_NONE) {
-        return 0;
-    }
-    lock_acquire(&cold_lock);
-    n = mark_staged(c, address, n, slot);
-    uint64_t again = move_marked(c, address, n, slot, may_unshare);
-    lock_release(&cold_lock);
-    return again;
-}
-
-// A write that changes nothing. (Of an `or` of zero compilers make a fence and a load.)
-static void write_nothing(_Atomic unsigned char *at) {
-    unsigned char seen = atomic_load_explicit(at, memory_order_relaxed);
-    (void)!atomic_compare_exchange_strong(at, &seen, seen);
-}
-
-// A page that was shared with a child cannot be moved until it is written to. While the child lives that would
-// make two pages of one, and nothing would be won: such a page is left alone. When it is gone it costs
-// a fault. Without the lock: should the page be away, this thread waits for it like any other.
-static uint64_t unshare(struct chunk *c, uintptr_t address, uint64_t wanted) {
-    uint64_t unshared = missing_unshared(address, BATCH) & wanted;
-    for (uint64_t left = unshared; left != 0; left &= left - 1) {
-        uintptr_t at = address + ((uintptr_t)__builtin_ctzll(left) << FIRN_PAGE_SHIFT);
-        write_nothing((_Atomic unsigned char *)at);
-    }
-    lock_acquire(&cold_lock);
-    for (uint64_t left = wanted & ~unshared; left != 0; left &= left - 1) {
-        uintptr_t at = address + ((uintptr_t)__builtin_ctzll(left) << FIRN_PAGE_SHIFT);
-        struct cold_page *p = table_page(c, at);
-        p->idle = 0;
-        table_leave_alone(p, 1);
-        count(&figures.refused, 1);
-    }
-    lock_release(&cold_lock);
-    return unshared;
-}
-
-// Up to 64 pages from `address` on, those in `wanted`, in runs of neighbours.
-static uint64_t stage_wanted(struct chunk *c, uintptr_t address, uint64_t wanted,
-                             bool may_unshare) {
-    uint64_t again = 0;
-    while (wanted != 0) {
-        uint32_t first = (uint32_t)__builtin_ctzll(wanted);
-        uint64_t rest = ~(wanted >> first);
-        uint32_t n = rest != 0 ? (uint32_t)__builtin_ctzll(rest) : BATCH;
-        n = n < BATCH - first ? n : BATCH - first;
-        uintptr_t at = address + ((uintptr_t)first << FIRN_PAGE_SHIFT);
-        again |= stage_run(c, at, n, may_unshare) << first;
-        wanted &= n == BATCH ? 0 : ~((((uint64_t)1 << n) - 1) << first);
-    }
-    return again;
-}
-
 // ---- looking ------------------------------------------------------------------------------------
 
 static const struct span *span_of(uintptr_t address) {
@@ -227,8 +108,25 @@ static bool is_wanted(struct chunk *c, uintptr_t address) {
         p->rest--;
         return false;
     }
-    return p->idle >= IDLE_LOOKS && p->holds == HOLDS_NOTHING &&
+    return p->idle >= IDLE_LOOKS && p->holds == HOLDS_NOTHING && !table_is_excluded(c, address) &&
            span_state(span_of(address)) == SPAN_ACTIVE;
+}
+
+// With cold_lock. The kernel knows the page; so do we now.
+static void track(struct cold_page *p, uintptr_t address) {
+    if (page_state_get(address) == PAGE_FRESH && p->holds == HOLDS_NOTHING) {
+        (void)!page_state_move(address, PAGE_FRESH, PAGE_RESIDENT);
+        p->heat = p->rest = 0; // what it was like before it was given back says nothing
+    }
+    if (page_state_get(address) == PAGE_RESIDENT) {
+        (void)!page_state_move(address, PAGE_RESIDENT, PAGE_TRACKED);
+    }
+}
+
+static bool take_bit(_Atomic uint64_t *words, unsigned i) {
+    uint64_t bit = (uint64_t)1 << i % 64;
+    return FIRN_UNLIKELY((atomic_load_explicit(&words[i / 64], memory_order_relaxed) & bit) != 0) &&
+           (atomic_fetch_and_explicit(&words[i / 64], ~bit, memory_order_relaxed) & bit) != 0;
 }
 
 // Of up to 64 pages, a bit for each that may go.
@@ -239,14 +137,9 @@ static uint64_t judge(struct chunk *c, uintptr_t address, uint32_t n,
     for (uint32_t i = 0; i < n; i++) {
         uintptr_t at = address + ((uintptr_t)i << FIRN_PAGE_SHIFT);
         struct cold_page *p = table_page(c, at);
-        if (page_state_get(at) == PAGE_FRESH && p->holds == HOLDS_NOTHING) {
-            (void)!page_state_move(at, PAGE_FRESH, PAGE_RESIDENT);
-            p->heat = p->rest = 0; // what it was like before it was given back says nothing
-        }
-        if (page_state_get(at) == PAGE_RESIDENT) {
-            (void)!page_state_move(at, PAGE_RESIDENT, PAGE_TRACKED);
-        }
-        p->idle = run->is_written || !run->is_plain ? 0 : (uint8_t)(p->idle + (p->idle < 255));
+        track(p, at);
+        bool is_hot = run->is_written || take_bit(c->wanted, table_index(c, at));
+        p->idle = is_hot || !run->is_plain ? 0 : (uint8_t)(p->idle + (p->idle < 255));
         wanted |= (uint64_t)is_wanted(c, at) << i;
     }
     lock_release(&cold_lock);
@@ -257,10 +150,7 @@ static void look_at_run(struct chunk *c, const struct missing_run *run) {
     for (uintptr_t at = run->start; at < run->end; at += (uintptr_t)BATCH << FIRN_PAGE_SHIFT) {
         uintptr_t pages = (run->end - at) >> FIRN_PAGE_SHIFT;
         uint64_t wanted = judge(c, at, pages < BATCH ? (uint32_t)pages : BATCH, run);
-        uint64_t shared = stage_wanted(c, at, wanted, true);
-        if (shared != 0) {
-            (void)stage_wanted(c, at, unshare(c, at, shared), false);
-        }
+        take_pages(c, at, wanted, now_ms() + (LOOKS - IDLE_LOOKS) * look_ms);
     }
 }
 
@@ -476,12 +366,112 @@ static void freeze_due(void) {
     stage_flush();
 }
 
+// ---- what the program says ------------------------------------------------------------------------
+
+// Without waiting for those that were staged before. The slots are handed back when it is their turn, their
+// memory now.
+static void freeze_now(struct chunk *c, uintptr_t from, uint64_t wanted) {
+    for (; wanted != 0; wanted &= wanted - 1) {
+        uintptr_t at = from + ((uintptr_t)__builtin_ctzll(wanted) << FIRN_PAGE_SHIFT);
+        const struct cold_page *p = table_page(c, at);
+        lock_acquire(&cold_lock);
+        uint32_t slot = p->holds == HOLDS_SLOT ? p->at.slot : STAGE_NONE;
+        lock_release(&cold_lock);
+        if (slot != STAGE_NONE && freeze_slot(slot, at)) {
+            map_purge(stage_address(slot), FIRN_PAGE);
+        }
+    }
+    keep_pace();
+}
+
+// The pages that the program does not need: now, however often they were touched.
+static void take_wishes(struct chunk *c, unsigned word) {
+    static struct missing_run runs[BATCH];
+    uint64_t wished = atomic_exchange_explicit(&c->wished[word], 0, memory_order_relaxed);
+    uintptr_t from = c->base + (uintptr_t)word * BATCH * FIRN_PAGE;
+    uintptr_t known = c->base + c->registered;
+    size_t bytes = known > from ? known - from : 0;
+    bytes = bytes < (size_t)BATCH * FIRN_PAGE ? bytes : (size_t)BATCH * FIRN_PAGE;
+    int n = wished != 0 && bytes != 0 ? missing_scan(from, bytes, runs, BATCH) : 0;
+    uint64_t present = 0;
+    lock_acquire(&cold_lock);
+    for (int i = 0; i < n; i++) {
+        for (uintptr_t at = runs[i].start; runs[i].is_plain && at < runs[i].end; at += FIRN_PAGE) {
+            if (span_state(span_of(at)) == SPAN_ACTIVE && !table_is_excluded(c, at)) {
+                track(table_page(c, at), at);
+                present |= (uint64_t)1 << (at - from) / FIRN_PAGE;
+            }
+        }
+    }
+    lock_release(&cold_lock);
+    take_pages(c, from, wished & present, now_ms());
+    freeze_now(c, from, wished & present);
+}
+
+static void look_at_wishes(void) {
+    for (struct chunk *c = table_first(); c != NULL && thaw_children() == 0; c = c->next) {
+        uint64_t any = 0;
+        for (unsigned w = 0; w < CHUNK_WORDS; w++) {
+            any |= atomic_load_explicit(&c->wished[w], memory_order_relaxed);
+        }
+        unsigned cell = (unsigned)((c->base - FIRN_ROOT.small_base) >> FIRN_ROOT.cell_shift);
+        uintptr_t limit = atomic_load_explicit(&firn_cell_limits[cell], memory_order_acquire);
+        uintptr_t end = limit < c->base + CHUNK_BYTES ? limit : c->base + CHUNK_BYTES;
+        if (any == 0 || (c->registered == 0 && (end <= c->base || !claim(c, end)))) {
+            continue;
+        }
+        for (unsigned w = 0; w < CHUNK_WORDS; w++) {
+            take_wishes(c, w);
+        }
+    }
+}
+
+// With cold_lock. False: not now, as a fork is under way.
+static bool bring_back(struct chunk *c, unsigned i) {
+    struct cold_page *p = &c->pages[i];
+    uintptr_t at = c->base + ((uintptr_t)i << FIRN_PAGE_SHIFT);
+    enum page_state state = page_state_get(at);
+    if (p->holds == HOLDS_NOTHING || (state != PAGE_STAGED && state != PAGE_FROZEN)) {
+        return true;
+    }
+    table_leave_alone(p, 1);
+    return thaw_page(c, at) != MISSING_AGAIN;
+}
+
+static void bring_all_back(void) {
+    for (struct chunk *c = table_first(); c != NULL; c = c->next) {
+        for (unsigned i = 0; i < CHUNK_PAGES && table_away(c) > 0;) {
+            lock_acquire(&cold_lock);
+            bool is_done = true;
+            for (unsigned until = i + BATCH / 4; i < until && is_done; i += is_done) {
+                is_done = bring_back(c, i);
+            }
+            lock_release(&cold_lock);
+            if (!is_done) {
+                thread_sleep(MS); // the other thread reads of the fork
+            }
+        }
+    }
+}
+
+static void obey(void) {
+    uint32_t number;
+    if (hint_is_thaw_due(&number)) {
+        bring_all_back();
+        hint_note_thawed(number);
+    }
+    if (hint_take_call()) {
+        look_at_wishes();
+    }
+}
+
 void freeze_run(void) {
     start_pace();
-    for (uint64_t next_look = 0;;) {
+    for (uint64_t last_look = 0;;) {
+        obey();
         uint64_t now = now_ms();
-        if (now >= next_look) {
-            next_look = now + look_ms;
+        if (now >= last_look + look_ms) {
+            last_look = now;
             look();
         }
         freeze_due();
@@ -489,10 +479,11 @@ void freeze_run(void) {
             keep_pace();
         }
         keep_pace();
-        uint64_t left = next_look > now_ms() ? next_look - now_ms() : 0;
+        uint64_t passed = now_ms() - last_look;
+        uint64_t left = passed < look_ms ? look_ms - passed : 0;
         // What is staged falls due between two looks.
         uint64_t step = look_ms / 4 > 20 ? look_ms / 4 : 20;
-        thread_sleep((left < step ? left : step) * MS);
+        hint_sleep((left < step ? left : step) * MS);
     }
 }
 
@@ -502,14 +493,13 @@ void freeze_figures(struct freeze_figures *out) {
         away += table_away(c);
     }
     *out = (struct freeze_figures){
-        .staged = atomic_load_explicit(&figures.staged, memory_order_relaxed),
         .frozen = atomic_load_explicit(&figures.frozen, memory_order_relaxed),
         .zeros = atomic_load_explicit(&figures.zeros, memory_order_relaxed),
         .poor = atomic_load_explicit(&figures.poor, memory_order_relaxed),
-        .refused = atomic_load_explicit(&figures.refused, memory_order_relaxed),
         .full = atomic_load_explicit(&figures.full, memory_order_relaxed),
         .cpu_ns = atomic_load_explicit(&figures.cpu_ns, memory_order_relaxed),
         .chunks = atomic_load_explicit(&figures.chunks, memory_order_relaxed),
         .away = away,
     };
+    take_figures(&out->staged, &out->refused);
 }

@@ -35,29 +35,45 @@ struct chunk *table_find(uintptr_t address) {
                         : NULL;
 }
 
+// A thread that comes second leaves what it made unused, here and below: rare, and a few KiB.
+static struct leaf *make_leaf(uintptr_t index) {
+    struct leaf *seen = atomic_load_explicit(&leaves[index], memory_order_acquire);
+    struct leaf *made = seen == NULL ? arena_alloc(sizeof *made, FIRN_CACHE_LINE) : NULL;
+    if (made == NULL) {
+        return seen;
+    }
+    bool is_mine = atomic_compare_exchange_strong_explicit(
+        &leaves[index], &seen, made, memory_order_acq_rel, memory_order_acquire);
+    return is_mine ? made : seen;
+}
+
+static void link(struct chunk *c) {
+    c->next = atomic_load_explicit(&first, memory_order_relaxed);
+    while (!atomic_compare_exchange_weak_explicit(&first, &c->next, c, memory_order_release,
+                                                  memory_order_relaxed)) {
+    }
+}
+
 struct chunk *table_make(uintptr_t address) {
     struct chunk *c = table_find(address);
     uintptr_t number = number_of(address);
     if (c != NULL || number >> LEAF_BITS >= (uintptr_t)1 << ROOT_BITS) {
         return c;
     }
-    struct leaf *leaf = atomic_load_explicit(&leaves[number >> LEAF_BITS], memory_order_relaxed);
-    if (leaf == NULL) {
-        leaf = arena_alloc(sizeof *leaf, FIRN_CACHE_LINE);
-        if (leaf == NULL) {
-            return NULL;
-        }
-        atomic_store_explicit(&leaves[number >> LEAF_BITS], leaf, memory_order_release);
-    }
-    c = arena_alloc(sizeof *c, FIRN_CACHE_LINE);
     uintptr_t base = address & ~(CHUNK_BYTES - 1);
+    struct leaf *leaf = make_leaf(number >> LEAF_BITS);
+    c = leaf != NULL ? arena_alloc(sizeof *c, FIRN_CACHE_LINE) : NULL;
     if (c == NULL || !page_state_prepare(base, CHUNK_BYTES)) {
         return NULL;
     }
     c->base = base;
-    c->next = atomic_load_explicit(&first, memory_order_relaxed);
-    atomic_store_explicit(&first, c, memory_order_release);
-    atomic_store_explicit(&leaf->chunks[number & ((1u << LEAF_BITS) - 1)], c, memory_order_release);
+    struct chunk *seen = NULL;
+    if (!atomic_compare_exchange_strong_explicit(&leaf->chunks[number & ((1u << LEAF_BITS) - 1)],
+                                                 &seen, c, memory_order_acq_rel,
+                                                 memory_order_acquire)) {
+        return seen;
+    }
+    link(c);
     return c;
 }
 

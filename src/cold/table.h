@@ -23,6 +23,7 @@
 #include <stdint.h>
 
 enum { CHUNK_SHIFT = 21, CHUNK_PAGES = 1 << (CHUNK_SHIFT - FIRN_PAGE_SHIFT) };
+enum { CHUNK_WORDS = CHUNK_PAGES / 64 };
 #define CHUNK_BYTES ((size_t)1 << CHUNK_SHIFT)
 
 // What is in `at`.
@@ -54,6 +55,10 @@ struct chunk {
     _Atomic uint32_t away;   // pages staged or frozen
     uint32_t asked;          // pages that somebody waited for, in a row
     uint64_t asked_ns;       // the last time
+    // A bit a page, set by any thread of the program (cold/hint.h). Relaxed, but for `excluded`.
+    _Atomic uint64_t excluded[CHUNK_WORDS]; // is never taken away; cleared when the page is released
+    _Atomic uint64_t wished[CHUNK_WORDS];   // the program does not need it for long
+    _Atomic uint64_t wanted[CHUNK_WORDS];   // it counts as touched
     struct cold_page pages[CHUNK_PAGES];
 };
 
@@ -61,7 +66,8 @@ extern struct lock cold_lock;
 
 // NULL: not looked at yet, or not in the small regions. Any thread; signal-safe.
 struct chunk *table_find(uintptr_t address);
-// Made if need be; NULL: no memory. The thread that freezes. Takes LOCK_ARENA.
+// Made if need be; NULL: no memory, or not in the small regions. Any thread that holds no lock of a higher
+// rank. Takes LOCK_ARENA.
 struct chunk *table_make(uintptr_t address);
 // The youngest; the others by `next`. Any thread.
 struct chunk *table_first(void);
@@ -85,6 +91,15 @@ FIRN_INLINE void table_leave_alone(struct cold_page *p, unsigned looks) {
 
 FIRN_INLINE struct cold_page *table_page(struct chunk *c, uintptr_t address) {
     return &c->pages[(address - c->base) >> FIRN_PAGE_SHIFT];
+}
+
+FIRN_INLINE unsigned table_index(const struct chunk *c, uintptr_t address) {
+    return (unsigned)((address - c->base) >> FIRN_PAGE_SHIFT);
+}
+
+FIRN_INLINE bool table_is_excluded(struct chunk *c, uintptr_t address) {
+    unsigned i = table_index(c, address);
+    return (atomic_load(&c->excluded[i / 64]) >> i % 64 & 1) != 0;
 }
 
 #endif

@@ -2,6 +2,7 @@
 // address of the program's own call. What the functions promise is in front/front.h.
 #include "include/firn/firn.h"
 #include "src/base/fatal.h"
+#include "src/cold/cold.h"
 #include "src/front/figures.h"
 #include "src/front/front.h"
 #include "src/heap/compact.h"
@@ -120,6 +121,22 @@ FIRN_EXPORT size_t firn_object_size(const void *p) {
 
 FIRN_EXPORT size_t firn_compact(void) {
     return compact_now();
+}
+
+FIRN_EXPORT void firn_hint_cold(const void *p, size_t bytes) {
+    cold_hint_cold((uintptr_t)p, bytes);
+}
+
+FIRN_EXPORT void firn_hint_hot(const void *p, size_t bytes) {
+    cold_hint_hot((uintptr_t)p, bytes);
+}
+
+FIRN_EXPORT int firn_exclude(const void *p, size_t bytes) {
+    return cold_exclude((uintptr_t)p, bytes) ? 0 : -1;
+}
+
+FIRN_EXPORT void firn_thaw_all(void) {
+    cold_thaw_all();
 }
 
 FIRN_EXPORT const char *firn_version(void) {

@@ -58,7 +58,11 @@ static const char *const names[] = {"malloc",
                                     "_ZdaPvmSt11align_val_t",
                                     "_ZdaPvSt11align_val_tRKSt9nothrow_t",
                                     "firn_compact",
+                                    "firn_exclude",
+                                    "firn_hint_cold",
+                                    "firn_hint_hot",
                                     "firn_stats",
+                                    "firn_thaw_all",
                                     "firn_version"};
 
 static void test_every_name_is_ours(void **state) {

@@ -293,6 +293,80 @@ static void test_descriptors_and_rights(void **state) {
     release();
 }
 
+// ---- what the program says ----
+
+enum { SELDOM_MS = 60000 };
+
+static void wish_all_cold(void) {
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        cold_hint_cold((uintptr_t)blocks[i] & ~(uintptr_t)(FIRN_PAGE - 1), FIRN_PAGE);
+    }
+}
+
+static bool is_wish_granted(void) {
+    for (unsigned ms = 0; count_frozen() < BLOCKS * 8 / 10; ms += 20) {
+        if (stats().reason != NULL || ms > WAIT_MS) {
+            return false;
+        }
+        wish_all_cold(); // what a fork or another touch kept back
+        sleep_ms(20);
+    }
+    return true;
+}
+
+// Nothing is idle for that long: what goes goes because it was asked for, and comes back so.
+static void test_hints(void **state) {
+    (void)state;
+    if (stats().reason != NULL) {
+        skip();
+    }
+    cold_choose(true, SELDOM_MS, 0, 0);
+    allocate();
+    assert_true(is_wish_granted());
+    uint64_t thaws = stats().thaws;
+    for (unsigned i = 0; i < BLOCKS / 4; i++) {
+        cold_hint_hot((uintptr_t)blocks[i], BYTES);
+        assert_int_not_equal(page_state_get((uintptr_t)blocks[i]), PAGE_FROZEN);
+    }
+    assert_true(stats().thaws > thaws);
+    assert_true(are_right(0, BLOCKS));
+    assert_true(is_wish_granted());
+    cold_thaw_all();
+    assert_int_equal(count_frozen(), 0);
+    assert_true(are_right(0, BLOCKS));
+    // Ranges that are nobody's, or all there is.
+    cold_hint_cold((uintptr_t)state, sizeof state);
+    cold_hint_cold(0, 0);
+    cold_hint_hot(0, 0);
+    cold_hint_hot(UINTPTR_MAX - 5, SIZE_MAX);
+    assert_true(cold_exclude(16, 0) && cold_exclude(UINTPTR_MAX - 5, 3));
+    cold_thaw_all();
+    release();
+    cold_choose(true, AFTER_MS, 0, 0);
+}
+
+static void test_what_is_excluded_stays(void **state) {
+    (void)state;
+    enum { EXCLUDED = BLOCKS / 10 };
+    if (stats().reason != NULL) {
+        skip();
+    }
+    allocate();
+    freeze_most();
+    for (unsigned i = 0; i < EXCLUDED; i++) {
+        assert_true(cold_exclude((uintptr_t)blocks[i], BYTES));
+        assert_int_not_equal(page_state_get((uintptr_t)blocks[i]), PAGE_FROZEN);
+    }
+    wish_all_cold();
+    sleep_ms(4 * AFTER_MS);
+    for (unsigned i = 0; i < EXCLUDED; i++) {
+        enum page_state now = page_state_get((uintptr_t)blocks[i]);
+        assert_true(now == PAGE_RESIDENT || now == PAGE_TRACKED || now == PAGE_FRESH);
+    }
+    assert_true(stats().frozen > 0 && are_right(0, BLOCKS));
+    release();
+}
+
 static atomic_bool is_over;
 
 static void *touch(void *argument) {
@@ -336,6 +410,8 @@ int main(void) {
         cmocka_unit_test(test_a_child_that_is_gone_holds_up_nothing),
         cmocka_unit_test(test_freed_while_frozen),
         cmocka_unit_test(test_descriptors_and_rights),
+        cmocka_unit_test(test_hints),
+        cmocka_unit_test(test_what_is_excluded_stays),
         cmocka_unit_test(test_threads_touch_the_same_pages),
     };
     return cmocka_run_group_tests(tests, start, NULL);

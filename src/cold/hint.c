@@ -1,0 +1,141 @@
+#include "src/cold/hint.h"
+
+#include "src/base/align.h"
+#include "src/cold/table.h"
+#include "src/meta/page_state.h"
+#include "src/meta/root.h"
+#include "src/os/futex.h"
+#include "src/os/sys.h"
+
+#include <limits.h>
+
+// Sequentially consistent: who calls sees that the thread sleeps, or the thread the call.
+static _Atomic uint32_t calls;
+static _Atomic bool is_called;
+static _Atomic uint32_t thaws_asked, thaws_done;
+
+// ---- ranges -------------------------------------------------------------------------------------
+
+struct range {
+    uintptr_t from, until; // pages
+};
+
+static struct range clip(uintptr_t address, size_t bytes, bool is_whole_pages_only) {
+    uintptr_t end = bytes <= UINTPTR_MAX - FIRN_PAGE - address ? address + bytes
+                                                                : UINTPTR_MAX - FIRN_PAGE;
+    uintptr_t mask = ~(uintptr_t)(FIRN_PAGE - 1);
+    struct range r = {address & mask, (end + FIRN_PAGE - 1) & mask};
+    if (is_whole_pages_only) {
+        r = (struct range){(address + FIRN_PAGE - 1) & mask, end & mask};
+    }
+    uintptr_t first = FIRN_ROOT.small_base, last = first + FIRN_ROOT.small_bytes;
+    r.from = r.from > first ? r.from : first;
+    r.until = r.until < last && bytes != 0 ? r.until : bytes != 0 ? last : r.from;
+    return r;
+}
+
+static bool is_away(uintptr_t page) {
+    enum page_state state = page_state_get(page);
+    return state == PAGE_STAGED || state == PAGE_FROZEN || state == PAGE_THAWING;
+}
+
+// The page may be on its way out, not gone yet when it is touched.
+static void bring_back(uintptr_t page) {
+    while (is_away(page)) {
+        (void)*(volatile unsigned char *)page;
+        if (is_away(page)) {
+            sys_yield();
+        }
+    }
+}
+
+static void set(_Atomic uint64_t *words, unsigned i) {
+    atomic_fetch_or(&words[i / 64], (uint64_t)1 << i % 64);
+}
+
+void hint_cold(uintptr_t address, size_t bytes) {
+    struct range r = clip(address, bytes, true);
+    for (uintptr_t at = r.from; at < r.until; at += FIRN_PAGE) {
+        struct chunk *c = table_make(at);
+        if (c != NULL) {
+            set(c->wished, table_index(c, at));
+        }
+    }
+    if (r.from < r.until) {
+        atomic_store(&is_called, true);
+        atomic_fetch_add(&calls, 1);
+        futex_wake(&calls, 1);
+    }
+}
+
+void hint_hot(uintptr_t address, size_t bytes) {
+    struct range r = clip(address, bytes, false);
+    for (uintptr_t at = r.from; at < r.until; at += FIRN_PAGE) {
+        struct chunk *c = table_find(at);
+        if (c != NULL) {
+            set(c->wanted, table_index(c, at));
+            bring_back(at);
+        }
+    }
+}
+
+// Order, against the thread that marks a page as staged and then looks whether it is excluded: here the bit
+// is set first, and the state looked at second. One of the two sees the other.
+bool hint_exclude(uintptr_t address, size_t bytes) {
+    struct range r = clip(address, bytes, false);
+    bool is_done = true;
+    for (uintptr_t at = r.from; at < r.until; at += FIRN_PAGE) {
+        struct chunk *c = table_make(at);
+        is_done = is_done && c != NULL;
+        if (c != NULL) {
+            set(c->excluded, table_index(c, at));
+            bring_back(at);
+        }
+    }
+    return is_done;
+}
+
+void hint_forget(uintptr_t page) {
+    struct chunk *c = table_find(page);
+    if (c != NULL && table_is_excluded(c, page)) {
+        unsigned i = table_index(c, page);
+        atomic_fetch_and(&c->excluded[i / 64], ~((uint64_t)1 << i % 64));
+    }
+}
+
+// ---- calls --------------------------------------------------------------------------------------
+
+void hint_thaw_all(void) {
+    uint32_t mine = atomic_fetch_add(&thaws_asked, 1) + 1;
+    atomic_fetch_add(&calls, 1);
+    futex_wake(&calls, 1);
+    for (;;) {
+        uint32_t done = atomic_load(&thaws_done);
+        if ((int32_t)(done - mine) >= 0) {
+            return;
+        }
+        futex_wait(&thaws_done, done);
+    }
+}
+
+void hint_sleep(uint64_t ns) {
+    uint32_t seen = atomic_load(&calls);
+    uint32_t number;
+    if (!atomic_load(&is_called) && !hint_is_thaw_due(&number)) {
+        futex_wait_for(&calls, seen, ns);
+    }
+}
+
+bool hint_take_call(void) {
+    return atomic_exchange(&is_called, false);
+}
+
+bool hint_is_thaw_due(uint32_t *number) {
+    *number = atomic_load(&thaws_asked);
+    return *number != atomic_load(&thaws_done);
+}
+
+void hint_note_thawed(uint32_t number) {
+    atomic_store(&thaws_done, number);
+    futex_wake(&thaws_done, INT_MAX);
+}
