@@ -260,6 +260,7 @@ void cold_stats(struct cold_stats *out) {
         .frozen = f.frozen,
         .zeros = f.zeros,
         .poor = f.poor,
+        .spared = f.spared,
         .refused = f.refused,
         .full = f.full,
         .thaws = t.thaws,

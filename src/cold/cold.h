@@ -37,10 +37,10 @@ void cold_thaw_all(void);
 struct cold_stats {
     const char *engine; // "event"; "none" before it runs
     const char *reason; // why not: NULL when it runs, or was not asked for
-    uint64_t staged, frozen, zeros, poor, refused, full; // pages, so far (freeze.h)
-    uint64_t thaws, returns, fetched, filled, forks;     // likewise (thaw.h)
-    uint64_t thaw_p50_ns, thaw_p99_ns, thaw_longest_ns;  // upper ends of powers of two
-    uint64_t away;                                       // pages that are now
+    uint64_t staged, frozen, zeros, poor, spared, refused, full; // pages, so far (freeze.h)
+    uint64_t thaws, returns, fetched, filled, forks;             // likewise (thaw.h)
+    uint64_t thaw_p50_ns, thaw_p99_ns, thaw_longest_ns;          // upper ends of powers of two
+    uint64_t away;                                               // pages that are now
     uint64_t chunks;
     uint64_t cpu_ns;
     uint64_t stored_bytes; // what frozen pages are packed and sealed to

@@ -24,6 +24,8 @@ enum {
     LEAST_MS = 100,  // between two looks
     REST_MOST = 64,  // looks for which such a chunk is left alone
     BUSY_ZEROS = 64, // pages of zeros given between two looks to a chunk that is better left alone
+    POOR_MOST = 32,  // pages in a row that did not get smaller: their neighbours are spared
+    POOR_TRIES = 16, // but for one in so many
     IDLE_FACTOR = 3, // times its share of a processor, while the program is idle
     MS = 1000000     // ns
 };
@@ -32,9 +34,7 @@ enum {
 static uint64_t look_ms = 30000;
 static unsigned percent = 10;
 
-static struct {
-    _Atomic uint64_t frozen, zeros, poor, full, cpu_ns, chunks;
-} figures;
+static struct { _Atomic uint64_t frozen, zeros, poor, spared, full, cpu_ns, chunks; } figures;
 
 static void count(_Atomic uint64_t *figure, uint64_t n) {
     atomic_fetch_add_explicit(figure, n, memory_order_relaxed);
@@ -101,9 +101,17 @@ static const struct span *span_of(uintptr_t address) {
     return span_at(offset, &FIRN_ROOT.classes[root_cell_class(cell)]);
 }
 
+// Its neighbours did not get smaller: random bytes, or compressed ones, come in crowds.
+static bool is_hopeless(const struct chunk *c, uintptr_t address) {
+    return c->poor >= POOR_MOST && table_index(c, address) % POOR_TRIES != 0;
+}
+
 // Whether an idle page may go. Its span may change meanwhile: then it is only a guess that was wrong.
 static bool is_wanted(struct chunk *c, uintptr_t address) {
     struct cold_page *p = table_page(c, address);
+    if (is_hopeless(c, address)) {
+        return false;
+    }
     if (p->rest > 0) {
         p->rest--;
         return false;
@@ -298,6 +306,7 @@ static bool conclude(struct chunk *c, uintptr_t address, enum cold_put put, stru
         p->heat = (uint8_t)(p->heat > 0 ? p->heat - 1 : 0);
         // Else it was released at this moment: the next sweep finds the blob.
         (void)!page_state_move(address, PAGE_STAGED, PAGE_FROZEN);
+        c->poor = 0;
         count(&figures.frozen, 1);
         return true;
     case COLD_ZERO:
@@ -310,7 +319,8 @@ static bool conclude(struct chunk *c, uintptr_t address, enum cold_put put, stru
     case COLD_FULL:
     default:
         count(put == COLD_POOR ? &figures.poor : &figures.full, 1);
-        table_leave_alone(p, 4);
+        c->poor += put == COLD_POOR && c->poor < POOR_MOST;
+        table_leave_alone(p, 16);
         return thaw_page(c, address) != MISSING_AGAIN;
     }
 }
@@ -323,9 +333,15 @@ static bool freeze_slot(uint32_t slot, uintptr_t address) {
     bool is_staged = is_in_slot(c, address, slot);
     bool may_go = thaw_children() == 0;
     uint32_t generation = is_staged ? table_page(c, address)->generation + 1 : 0;
+    bool is_spared = is_staged && may_go && is_hopeless(c, address);
+    if (is_spared) {
+        count(&figures.spared, 1);
+        is_spared = thaw_page(c, address) != MISSING_AGAIN;
+        may_go = false;
+    }
     lock_release(&cold_lock);
     if (!is_staged || !may_go) {
-        return !is_staged;
+        return !is_staged || is_spared;
     }
     // A touch meanwhile takes the page away from under this; what is read then is of no account. A copy,
     // since a compressor may rely on what it reads to stay as it is.
@@ -496,6 +512,7 @@ void freeze_figures(struct freeze_figures *out) {
         .frozen = atomic_load_explicit(&figures.frozen, memory_order_relaxed),
         .zeros = atomic_load_explicit(&figures.zeros, memory_order_relaxed),
         .poor = atomic_load_explicit(&figures.poor, memory_order_relaxed),
+        .spared = atomic_load_explicit(&figures.spared, memory_order_relaxed),
         .full = atomic_load_explicit(&figures.full, memory_order_relaxed),
         .cpu_ns = atomic_load_explicit(&figures.cpu_ns, memory_order_relaxed),
         .chunks = atomic_load_explicit(&figures.chunks, memory_order_relaxed),

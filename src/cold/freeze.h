@@ -18,11 +18,10 @@ void freeze_configure(uint64_t after_ms, unsigned cpu_percent);
 // The thread's life, once missing_open and the store are ready: never ends.
 FIRN_NORETURN void freeze_run(void);
 
-// Ends every page's being away, as well as is possible: asks the thread, and waits until it has been
-// through. Nothing is frozen until freeze_resume.
 struct freeze_figures {
     uint64_t staged, frozen, zeros; // pages, so far
     uint64_t poor;                  // not worth their place in the store
+    uint64_t spared;                // not tried, as their neighbours were not
     uint64_t refused;               // could not be moved: shared with a child, in use by a device
     uint64_t full;                  // no room in the store
     uint64_t cpu_ns;

@@ -21,8 +21,8 @@ struct range {
 };
 
 static struct range clip(uintptr_t address, size_t bytes, bool is_whole_pages_only) {
-    uintptr_t end = bytes <= UINTPTR_MAX - FIRN_PAGE - address ? address + bytes
-                                                                : UINTPTR_MAX - FIRN_PAGE;
+    uintptr_t end =
+        bytes <= UINTPTR_MAX - FIRN_PAGE - address ? address + bytes : UINTPTR_MAX - FIRN_PAGE;
     uintptr_t mask = ~(uintptr_t)(FIRN_PAGE - 1);
     struct range r = {address & mask, (end + FIRN_PAGE - 1) & mask};
     if (is_whole_pages_only) {

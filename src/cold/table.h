@@ -53,12 +53,14 @@ struct chunk {
     // Changed under the lock.
     _Atomic uint32_t filled; // pages of zeros given since the last look
     _Atomic uint32_t away;   // pages staged or frozen
+    uint32_t poor;           // pages in a row that did not get smaller
     uint32_t asked;          // pages that somebody waited for, in a row
     uint64_t asked_ns;       // the last time
     // A bit a page, set by any thread of the program (cold/hint.h). Relaxed, but for `excluded`.
-    _Atomic uint64_t excluded[CHUNK_WORDS]; // is never taken away; cleared when the page is released
-    _Atomic uint64_t wished[CHUNK_WORDS];   // the program does not need it for long
-    _Atomic uint64_t wanted[CHUNK_WORDS];   // it counts as touched
+    _Atomic uint64_t
+        excluded[CHUNK_WORDS];            // is never taken away; cleared when the page is released
+    _Atomic uint64_t wished[CHUNK_WORDS]; // the program does not need it for long
+    _Atomic uint64_t wanted[CHUNK_WORDS]; // it counts as touched
     struct cold_page pages[CHUNK_PAGES];
 };
 

@@ -159,6 +159,7 @@ static void figures_cold(struct text *t) {
     figures_say(t, " frozen=", c.frozen);
     figures_say(t, " zero=", c.zeros);
     figures_say(t, " poor=", c.poor);
+    figures_say(t, " spared=", c.spared);
     figures_say(t, " refused=", c.refused);
     figures_say(t, " full=", c.full);
     figures_say(t, "\nfirn:   cold: thaws=", c.thaws);

@@ -293,6 +293,30 @@ static void test_descriptors_and_rights(void **state) {
     release();
 }
 
+// What does not get smaller is not tried again and again: a few pages of each chunk at most.
+static void test_random_bytes_are_given_up(void **state) {
+    (void)state;
+    if (stats().reason != NULL) {
+        skip();
+    }
+    struct cold_stats before = stats();
+    uint64_t word = 1;
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        blocks[i] = heap_alloc(BYTES, site);
+        for (unsigned k = 0; k < BYTES; k++) {
+            word = word * UINT64_C(6364136223846793005) + 1442695040888963407u;
+            blocks[i][k] = (char)(word >> 56);
+        }
+    }
+    for (unsigned ms = 0; stats().poor - before.poor < 64 && ms < WAIT_MS; ms += 20) {
+        sleep_ms(20);
+    }
+    sleep_ms(8 * AFTER_MS);
+    assert_in_range(stats().poor - before.poor, 64, BLOCKS * BYTES / FIRN_PAGE / 2);
+    assert_true(stats().spared - before.spared > stats().poor - before.poor);
+    release();
+}
+
 // ---- what the program says ----
 
 enum { SELDOM_MS = 60000 };
@@ -410,6 +434,7 @@ int main(void) {
         cmocka_unit_test(test_a_child_that_is_gone_holds_up_nothing),
         cmocka_unit_test(test_freed_while_frozen),
         cmocka_unit_test(test_descriptors_and_rights),
+        cmocka_unit_test(test_random_bytes_are_given_up),
         cmocka_unit_test(test_hints),
         cmocka_unit_test(test_what_is_excluded_stays),
         cmocka_unit_test(test_threads_touch_the_same_pages),
