@@ -4,9 +4,9 @@
 
 // A frame beside the one that the page before is in: no mapping more.
 static uint32_t wish(const struct plan *p, unsigned i) {
-    uint32_t left =
-        i > 0 && p->addresses[i - 1] + FIRN_PAGE == p->addresses[i] ? p->frames[i - 1] : FRAME_NONE;
-    uint32_t entry = pages_get(p->addresses[i] - FIRN_PAGE);
+    uintptr_t before = p->addresses[i] - FIRN_PAGE;
+    uint32_t left = i != 0 && p->addresses[i - 1] == before ? p->frames[i - 1] : FRAME_NONE;
+    uint32_t entry = pages_get(before);
     if (left == FRAME_NONE && pages_is_mapped(entry)) {
         left = pages_frame(entry);
     }
