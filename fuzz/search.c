@@ -1,64 +1,87 @@
-// The mesher's search: whatever the pages look like, members of a group do not overlap.
+// The mesher's search: what it says fits does, granule by granule, and nothing longer does.
 //
-// Input: a seed (8 bytes), probes, then pages: a byte of flags (frame, how many
-// runs of granules), and for each run its first granule and its length.
+// Input: which bins are usable (8 bytes), how many of the following items are pages to be placed (the rest
+// are bins), then the items: a byte of flags (how many runs of granules), and for each run its first
+// granule and its length. The first page is never empty: then it has its last granule.
 #include "mesh/search.h"
 #include "fuzz/fuzz.h"
 
 #include <string.h>
 
-enum { ITEMS = 256 };
+enum { PAGES = 16, GRANULES = 256 };
 
-static struct search_item items[ITEMS], before[ITEMS];
-static uint16_t order[ITEMS];
+static struct search_page pages[PAGES], bins[SEARCH_PLACES];
 
-static unsigned read_items(struct input *in) {
+static void read_item(struct input *in, struct search_page *item) {
+    uint8_t flags = input_u8(in);
+    memset(item, 0, sizeof(*item));
+    for (unsigned run = flags & 7; run > 0; run--) {
+        unsigned first = input_u8(in);
+        unsigned count = input_u8(in);
+        search_set_granules(item->mask, first, count > GRANULES - first ? GRANULES - first : count);
+    }
+}
+
+static bool is_occupied(const struct search_page *item, unsigned granule) {
+    return (item->mask[granule / 64] >> granule % 64 & 1) != 0;
+}
+
+static unsigned count(const struct search_page *item) {
     unsigned n = 0;
-    for (; n < ITEMS && in->left > 0; n++) {
-        uint8_t flags = input_u8(in);
-        items[n] = (struct search_item){.is_frame = (flags & 0x80) != 0};
-        for (unsigned run = flags & 7; run > 0; run--) {
-            unsigned first = input_u8(in);
-            unsigned count = input_u8(in);
-            search_set_granules(items[n].mask, first, count > 256 - first ? 256 - first : count);
-        }
+    for (unsigned g = 0; g < GRANULES; g++) {
+        n += is_occupied(item, g);
     }
     return n;
 }
 
-// Follows each group, clearing what it sees: members are disjoint, each item has one place.
-static void check_groups(unsigned n, unsigned saved) {
-    bool is_seen[ITEMS] = {false};
-    unsigned groups = 0, members = 0;
-    for (unsigned h = 0; h < n; h++) {
-        uint64_t left[SEARCH_WORDS];
-        if (items[h].members == 0) {
-            continue;
-        }
-        groups++;
-        memcpy(left, items[h].mask, sizeof(left));
-        unsigned in_group = 0;
-        for (unsigned i = h; i != SEARCH_NONE; i = items[i].next, in_group++) {
-            FUZZ_ENSURE(i < n && !is_seen[i] && (i == h || !before[i].is_frame));
-            is_seen[i] = true;
-            for (unsigned w = 0; w < SEARCH_WORDS; w++) {
-                FUZZ_ENSURE((before[i].mask[w] & ~left[w]) == 0);
-                left[w] &= ~before[i].mask[w];
-            }
-        }
-        FUZZ_ENSURE((left[0] | left[1] | left[2] | left[3]) == 0);
-        FUZZ_ENSURE(in_group == items[h].members);
-        members += in_group;
+static bool fits(const struct search_page *page, unsigned bin, uint64_t usable) {
+    if (count(page) == 0) {
+        return true;
     }
-    FUZZ_ENSURE(members == n && members - groups == saved);
+    for (unsigned g = 0; g < GRANULES; g++) {
+        if (is_occupied(page, g) && is_occupied(&bins[bin], g)) {
+            return false;
+        }
+    }
+    return (usable >> bin & 1) != 0;
+}
+
+// Slowly, from what the header says.
+static unsigned length_at(unsigned n, uint64_t usable, unsigned place) {
+    unsigned length = 0;
+    for (unsigned i = 0; i < n && place + i < SEARCH_PLACES && fits(&pages[i], place + i, usable);
+         i++) {
+        length = count(&pages[i]) != 0 ? i + 1 : length;
+    }
+    return length;
 }
 
 int firn_fuzz_search(const uint8_t *data, size_t size) {
     struct input in = {data, size};
-    uint64_t seed = input_u64(&in);
-    unsigned probes = input_u8(&in);
-    unsigned n = read_items(&in);
-    memcpy(before, items, sizeof(before));
-    check_groups(n, search_group(items, order, n, probes, seed));
+    uint64_t usable = input_u64(&in);
+    unsigned n = 1 + input_u8(&in) % PAGES;
+    for (unsigned i = 0; i < n; i++) {
+        read_item(&in, &pages[i]);
+    }
+    if (count(&pages[0]) == 0) {
+        search_set_granules(pages[0].mask, GRANULES - 1, 1);
+    }
+    for (unsigned i = 0; i < SEARCH_PLACES; i++) {
+        read_item(&in, &bins[i]);
+    }
+    const struct search_fit found = search_best(pages, n, bins, usable);
+    struct search_fit best = {0, 0};
+    unsigned fullest = 0;
+    for (unsigned place = 0; place < SEARCH_PLACES; place++) {
+        unsigned length = length_at(n, usable, place);
+        FUZZ_ENSURE(search_length(pages, n, bins, usable, place) == length);
+        FUZZ_ENSURE(search_count_granules(bins[place].mask) == count(&bins[place]));
+        if (length > best.pages ||
+            (length == best.pages && length != 0 && count(&bins[place]) > fullest)) {
+            best = (struct search_fit){place, length};
+            fullest = count(&bins[place]);
+        }
+    }
+    FUZZ_ENSURE(found.pages == best.pages && (best.pages == 0 || found.place == best.place));
     return 0;
 }
