@@ -159,16 +159,3 @@ bool page_state_move_range(uintptr_t address, size_t bytes, enum page_state from
     }
     return true;
 }
-
-static _Atomic(page_state_release_fn *) keeper;
-
-void page_state_set_keeper(page_state_release_fn *release) {
-    atomic_store_explicit(&keeper, release, memory_order_release);
-}
-
-void page_state_release(uintptr_t address, size_t bytes) {
-    page_state_release_fn *release = atomic_load_explicit(&keeper, memory_order_acquire);
-    if (FIRN_UNLIKELY(release != NULL)) {
-        release(address, bytes);
-    }
-}
