@@ -59,8 +59,8 @@ static struct {
 
 static void start_pace(void) {
     pace.from_ns = pace.seen_ns = clock_ns();
-    pace.cpu_ns = missing_thread_ns();
-    pace.others_ns = missing_process_ns() - pace.cpu_ns;
+    pace.cpu_ns = clock_thread_ns();
+    pace.others_ns = clock_process_ns() - pace.cpu_ns;
     pace.share = percent;
 }
 
@@ -70,7 +70,7 @@ static void look_at_others(uint64_t now, uint64_t cpu) {
     if (now < pace.seen_ns + SECOND) {
         return;
     }
-    uint64_t others = missing_process_ns() - cpu;
+    uint64_t others = clock_process_ns() - cpu;
     bool is_idle = (others - pace.others_ns) * 20 < now - pace.seen_ns;
     pace.share = is_idle ? percent * IDLE_FACTOR : percent;
     pace.seen_ns = now;
@@ -80,7 +80,7 @@ static void look_at_others(uint64_t now, uint64_t cpu) {
 // Sleeps off what was used beyond the share. What was not used is not saved up for longer than a second.
 static void keep_pace(void) {
     uint64_t now = clock_ns();
-    uint64_t cpu = missing_thread_ns();
+    uint64_t cpu = clock_thread_ns();
     look_at_others(now, cpu);
     uint64_t due = pace.from_ns + (cpu - pace.cpu_ns) * 100 / pace.share;
     atomic_store_explicit(&figures.cpu_ns, cpu, memory_order_relaxed);

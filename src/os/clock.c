@@ -1,22 +1,28 @@
 // The coarse clock is a read of the vDSO's page: no system call, no cycle counter.
 #include "src/os/clock.h"
 
+#include "src/base/compiler.h"
+
 #include <time.h>
 
-uint64_t clock_coarse_ns(void) {
+FIRN_INLINE uint64_t now_ns(clockid_t clock) {
     struct timespec now = {0, 0};
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    clock_gettime(clock, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+uint64_t clock_coarse_ns(void) {
+    return now_ns(CLOCK_MONOTONIC_COARSE);
 }
 
 uint64_t clock_ns(void) {
-    struct timespec now = {0, 0};
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    return now_ns(CLOCK_MONOTONIC);
 }
 
 uint64_t clock_thread_ns(void) {
-    struct timespec now = {0, 0};
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    return now_ns(CLOCK_THREAD_CPUTIME_ID);
+}
+
+uint64_t clock_process_ns(void) {
+    return now_ns(CLOCK_PROCESS_CPUTIME_ID);
 }

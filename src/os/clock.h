@@ -9,5 +9,7 @@ uint64_t clock_coarse_ns(void);
 uint64_t clock_ns(void);
 // What the calling thread has had of a processor.
 uint64_t clock_thread_ns(void);
+// And the whole process, this thread included.
+uint64_t clock_process_ns(void);
 
 #endif

@@ -9,7 +9,6 @@
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #ifndef UFFD_FEATURE_WP_UNPOPULATED // Linux 6.4
@@ -291,18 +290,4 @@ int missing_scan(uintptr_t address, size_t bytes, struct missing_run *runs, unsi
         };
     }
     return (int)n;
-}
-
-static uint64_t clock_now(clockid_t clock) {
-    struct timespec t = {0, 0};
-    clock_gettime(clock, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-uint64_t missing_thread_ns(void) {
-    return clock_now(CLOCK_THREAD_CPUTIME_ID);
-}
-
-uint64_t missing_process_ns(void) {
-    return clock_now(CLOCK_PROCESS_CPUTIME_ID);
 }

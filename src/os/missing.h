@@ -90,9 +90,4 @@ struct missing_run {
 // `most`. Returns how many; -1 when it cannot be known.
 int missing_scan(uintptr_t address, size_t bytes, struct missing_run *runs, unsigned most);
 
-// ns of processor time this thread has used.
-uint64_t missing_thread_ns(void);
-// Of the whole process, this thread included.
-uint64_t missing_process_ns(void);
-
 #endif
