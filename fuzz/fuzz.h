@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FUZZ_TARGETS(X) X(ops) X(large) X(link) X(options) X(search) X(size_class)
+#define FUZZ_TARGETS(X) X(ops) X(large) X(link) X(options) X(search) X(size_class) X(pack) X(seal)
 
 #define FUZZ_DECLARE(name) int firn_fuzz_##name(const uint8_t *data, size_t size);
 FUZZ_TARGETS(FUZZ_DECLARE)

@@ -102,6 +102,54 @@ static uintptr_t block_at(const struct shelf *s, uint32_t block) {
     return s->blocks_at + ((uintptr_t)block << SHELF_BLOCK_SHIFT);
 }
 
+// ---- what describes blocks and records is believed as little as the blobs ----------------------
+
+// P-COLD-SEAL
+static FIRN_NORETURN FIRN_COLD void die(const char *found) {
+    struct fatal_info info = {
+        .api = "thaw", .class_bytes = FATAL_CLASS_NONE, .size = FATAL_SIZE_UNKNOWN, .found = found};
+    fatal(FATAL_COLD_STORE, &info);
+}
+
+// Each factor is odd: no single bit of a field changes without the sum.
+static uint32_t sum_of(const struct shelf_block *b) {
+    return b->used * 0x9e3779b1u + b->live * 0x85ebca77u + b->touched * 0xc2b2ae3du +
+           b->next * 0x27d4eb2fu + b->prev * 0x165667b1u + b->bin * 0x7feb352du + 0x846ca68bu;
+}
+
+// After each change.
+static void note(struct shelf_block *b) {
+    b->sum = sum_of(b);
+}
+
+// A block that has begun, before its descriptor is used.
+static struct shelf_block *block_of(const struct shelf *s, uint32_t block) {
+    if (FIRN_UNLIKELY(block >= s->block_count ||
+                      s->blocks[block].sum != sum_of(&s->blocks[block]))) {
+        die("a block that contradicts itself");
+    }
+    return &s->blocks[block];
+}
+
+static bool is_whole(const struct shelf_records *r) {
+    unsigned n = 0;
+    for (unsigned w = 0; w < 8; w++) {
+        n += bits_count(r->free[w]);
+    }
+    return r->is_committed == 0   ? n == 0 && r->used == 0
+           : r->is_committed == 1 ? n + r->used == RECORDS
+                                  : false;
+}
+
+// 512 records that are described, before they are used.
+static struct shelf_records *records_at(const struct shelf *s, uint32_t page) {
+    struct shelf_records *r = &s->records[page];
+    if (FIRN_UNLIKELY(!is_whole(r))) {
+        die("records that contradict themselves");
+    }
+    return r;
+}
+
 // ---- bins: blocks by how much of them is not live ---------------------------------------------
 
 static uint32_t room_of(const struct shelf_block *b) {
@@ -109,41 +157,49 @@ static uint32_t room_of(const struct shelf_block *b) {
 }
 
 static void bin_insert(struct shelf *s, uint32_t block) {
-    struct shelf_block *b = &s->blocks[block];
+    struct shelf_block *b = block_of(s, block);
     uint32_t bin = room_of(b) / BIN_GRANULES;
     bin = bin < SHELF_BINS ? bin : SHELF_BINS - 1;
     b->bin = bin;
     b->prev = SHELF_NONE;
     b->next = s->bins[bin];
     if (b->next != SHELF_NONE) {
-        s->blocks[b->next].prev = block;
+        struct shelf_block *next = block_of(s, b->next);
+        next->prev = block;
+        note(next);
     }
+    note(b);
     s->bins[bin] = block;
     s->bin_mask |= (uint64_t)1 << bin;
 }
 
 static void bin_remove(struct shelf *s, uint32_t block) {
-    struct shelf_block *b = &s->blocks[block];
+    struct shelf_block *b = block_of(s, block);
     FIRN_ENSURE(b->bin < SHELF_BINS);
     if (b->prev != SHELF_NONE) {
-        FIRN_ENSURE(b->prev < s->block_count && s->blocks[b->prev].next == block);
-        s->blocks[b->prev].next = b->next;
+        struct shelf_block *prev = block_of(s, b->prev);
+        FIRN_ENSURE(prev->next == block);
+        prev->next = b->next;
+        note(prev);
     } else {
         FIRN_ENSURE(s->bins[b->bin] == block);
         s->bins[b->bin] = b->next;
     }
     if (b->next != SHELF_NONE) {
-        FIRN_ENSURE(b->next < s->block_count && s->blocks[b->next].prev == block);
-        s->blocks[b->next].prev = b->prev;
+        struct shelf_block *next = block_of(s, b->next);
+        FIRN_ENSURE(next->prev == block);
+        next->prev = b->prev;
+        note(next);
     }
     if (s->bins[b->bin] == SHELF_NONE) {
         s->bin_mask &= ~((uint64_t)1 << b->bin);
     }
     b->bin = b->next = b->prev = SHELF_NONE;
+    note(b);
 }
 
 static void bin_update(struct shelf *s, uint32_t block) {
-    if (s->blocks[block].bin != SHELF_NONE) {
+    if (block_of(s, block)->bin != SHELF_NONE) {
         bin_remove(s, block);
         bin_insert(s, block);
     }
@@ -163,7 +219,7 @@ static bool describe_records(struct shelf *s, uint32_t page) {
         }
         s->described_records = page + 1;
     }
-    struct shelf_records *r = &s->records[page];
+    struct shelf_records *r = records_at(s, page);
     if (r->is_committed == 0) {
         if (!commit(s, (uintptr_t)&s->places[(size_t)page * RECORDS], FIRN_PAGE)) {
             return false;
@@ -184,10 +240,13 @@ static uint32_t record_take(struct shelf *s) {
         struct shelf_records *r = &s->records[s->record_page];
         for (unsigned w = 0; w < 8; w++) {
             if (r->free[w] != 0) {
-                unsigned bit = bits_lowest(r->free[w]);
+                uint32_t record = s->record_page * RECORDS + w * 64 + bits_lowest(r->free[w]);
+                if (FIRN_UNLIKELY(s->places[record] != 0)) {
+                    die("a place that is in use and is not");
+                }
                 r->free[w] &= r->free[w] - 1;
                 s->index_bytes += r->used++ == 0 ? FIRN_PAGE : 0;
-                return s->record_page * RECORDS + w * 64 + bit;
+                return record;
             }
         }
     }
@@ -196,7 +255,7 @@ static uint32_t record_take(struct shelf *s) {
 
 static void record_give(struct shelf *s, uint32_t record) {
     uint32_t page = record / RECORDS;
-    struct shelf_records *r = &s->records[page];
+    struct shelf_records *r = records_at(s, page);
     r->free[record % RECORDS / 64] |= (uint64_t)1 << record % 64;
     s->places[record] = 0;
     if (--r->used == 0) {
@@ -224,7 +283,7 @@ static struct shelf_head *head_checked(const struct shelf *s, uint64_t block, ui
     if (block >= s->block_count) {
         return NULL;
     }
-    const struct shelf_block *b = &s->blocks[block];
+    const struct shelf_block *b = block_of(s, (uint32_t)block);
     if (b->used > SHELF_BLOCK_GRANULES || granule >= b->used) {
         return NULL;
     }
@@ -234,7 +293,12 @@ static struct shelf_head *head_checked(const struct shelf *s, uint64_t block, ui
 
 static struct shelf_head *find(const struct shelf *s, uint32_t record, uint32_t *block) {
     uint32_t page = record / RECORDS;
-    if (page >= s->described_records || s->records[page].is_committed == 0) {
+    if (page >= s->described_records) {
+        return NULL;
+    }
+    const struct shelf_records *r = records_at(s, page);
+    bool is_free = (r->free[record % RECORDS / 64] >> record % 64 & 1) != 0;
+    if (r->is_committed == 0 || is_free) {
         return NULL;
     }
     uint64_t place = s->places[record];
@@ -255,7 +319,7 @@ const struct shelf_head *shelf_find(const struct shelf *s, uint32_t record) {
 // What is behind `used` is zeros, and so it stays.
 static void append(struct shelf *s, uint32_t block, const struct shelf_head *h, const void *bytes,
                    size_t n) {
-    struct shelf_block *b = &s->blocks[block];
+    struct shelf_block *b = block_of(s, block);
     struct shelf_head *to = head_at(s, block, b->used);
     *to = *h;
     memcpy(to + 1, bytes, n);
@@ -267,6 +331,7 @@ static void append(struct shelf *s, uint32_t block, const struct shelf_head *h, 
         s->resident_bytes += (uint64_t)(pages - b->touched) * FIRN_PAGE;
         b->touched = pages;
     }
+    note(b);
     s->live_bytes += (uint64_t)h->granules * SHELF_GRANULE;
 }
 
@@ -290,9 +355,11 @@ static bool describe_block(struct shelf *s) {
 static uint32_t block_begin(struct shelf *s) {
     uint32_t block = s->empty;
     if (block != SHELF_NONE) {
-        FIRN_ENSURE(block < s->block_count && s->blocks[block].live == 0);
-        s->empty = s->blocks[block].next;
-        s->blocks[block].next = SHELF_NONE;
+        struct shelf_block *b = block_of(s, block);
+        FIRN_ENSURE(b->live == 0);
+        s->empty = b->next;
+        b->next = SHELF_NONE;
+        note(b);
         return block;
     }
     if (s->block_count == s->most_blocks || !describe_block(s)) {
@@ -309,6 +376,7 @@ static uint32_t block_begin(struct shelf *s) {
     block = s->block_count++;
     s->blocks[block] =
         (struct shelf_block){.next = SHELF_NONE, .prev = SHELF_NONE, .bin = SHELF_NONE};
+    note(&s->blocks[block]);
     return block;
 }
 
@@ -322,7 +390,7 @@ static void slide(struct shelf *s, uint32_t block, struct shelf_head *h, uint32_
 
 // Closes the gaps that dead blobs left. What is behind is overwritten.
 static enum shelf_result squeeze(struct shelf *s, uint32_t block) {
-    struct shelf_block *b = &s->blocks[block];
+    struct shelf_block *b = block_of(s, block);
     uint32_t to = 0;
     for (uint32_t at = 0; at < b->used;) {
         struct shelf_head *h = head_checked(s, block, at);
@@ -343,6 +411,7 @@ static enum shelf_result squeeze(struct shelf *s, uint32_t block) {
     }
     memset(head_at(s, block, to), 0, (size_t)(b->used - to) * SHELF_GRANULE);
     b->used = to;
+    note(b);
     return to == b->live ? SHELF_DONE : SHELF_DAMAGED;
 }
 
@@ -360,8 +429,7 @@ static uint32_t take_roomiest(struct shelf *s, uint32_t least) {
         return SHELF_NONE;
     }
     uint32_t block = s->bins[bits_highest(s->bin_mask)];
-    FIRN_ENSURE(block < s->block_count);
-    if (room_of(&s->blocks[block]) < least) {
+    if (room_of(block_of(s, block)) < least) {
         return SHELF_NONE;
     }
     bin_remove(s, block);
@@ -391,7 +459,7 @@ static enum shelf_result turn_page(struct shelf *s, uint32_t granules) {
 
 static enum shelf_result make_room(struct shelf *s, uint32_t granules) {
     uint32_t block = s->current;
-    bool fits = block != SHELF_NONE && s->blocks[block].used + granules <= SHELF_BLOCK_GRANULES;
+    bool fits = block != SHELF_NONE && block_of(s, block)->used + granules <= SHELF_BLOCK_GRANULES;
     return fits ? SHELF_DONE : turn_page(s, granules);
 }
 
@@ -415,19 +483,20 @@ enum shelf_result shelf_put(struct shelf *s, uint16_t kind, const void *blob, si
 }
 
 static void scrap_whole(struct shelf *s, uint32_t block, struct shelf_scrap *scrap) {
-    struct shelf_block *b = &s->blocks[block];
+    struct shelf_block *b = block_of(s, block);
     *scrap = (struct shelf_scrap){block, b->touched};
     b->used = b->live = 0;
+    note(b);
 }
 
 enum shelf_result shelf_drop(struct shelf *s, uint32_t record, struct shelf_scrap *scrap) {
     uint32_t block;
     scrap->block = SHELF_NONE;
     struct shelf_head *h = find(s, record, &block);
-    if (h == NULL || s->blocks[block].live < h->granules) {
+    if (h == NULL || block_of(s, block)->live < h->granules) {
         return SHELF_DAMAGED;
     }
-    struct shelf_block *b = &s->blocks[block];
+    struct shelf_block *b = block_of(s, block);
     size_t bytes = (size_t)h->granules * SHELF_GRANULE;
     memset(h + 1, 0, bytes - sizeof *h);
     h->record = SHELF_NONE;
@@ -435,6 +504,7 @@ enum shelf_result shelf_drop(struct shelf *s, uint32_t record, struct shelf_scra
     s->live_bytes -= bytes;
     s->count--;
     b->live -= h->granules;
+    note(b);
     if (b->live == 0) {
         if (block == s->current) {
             s->current = SHELF_NONE;
@@ -456,7 +526,7 @@ bool shelf_is_untidy(const struct shelf *s) {
 
 // All live blobs of a block that is in no bin go to the current block, and from one to the next.
 static enum shelf_result evacuate(struct shelf *s, uint32_t block) {
-    struct shelf_block *b = &s->blocks[block];
+    struct shelf_block *b = block_of(s, block);
     for (uint32_t at = 0; at < b->used;) {
         struct shelf_head *h = head_checked(s, block, at);
         uint32_t owner;
@@ -473,6 +543,7 @@ static enum shelf_result evacuate(struct shelf *s, uint32_t block) {
             append(s, s->current, h, h + 1, bytes - sizeof *h);
             s->live_bytes -= bytes; // counted twice for a moment
             b->live -= granules;
+            note(b);
             memset(h + 1, 0, bytes - sizeof *h);
             h->record = SHELF_NONE;
         }
@@ -502,10 +573,11 @@ void shelf_give_back(struct shelf *s, const struct shelf_scrap *scrap) {
     }
     map_purge(block_at(s, scrap->block), (size_t)scrap->pages * FIRN_PAGE);
     lock_acquire(&s->lock);
-    struct shelf_block *b = &s->blocks[scrap->block];
+    struct shelf_block *b = block_of(s, scrap->block);
     b->touched = 0;
     s->resident_bytes -= (uint64_t)scrap->pages * FIRN_PAGE;
     b->next = s->empty;
+    note(b);
     s->empty = scrap->block;
     lock_release(&s->lock);
 }

@@ -8,7 +8,8 @@
 // eight pages. New blobs go into space that dead ones left before new blocks are begun.
 //
 // Nothing in a block is believed. Each step from one blob to the next, and from a number to a blob and
-// back, is checked; what does not agree is SHELF_DAMAGED to the caller, who ends the process.
+// back, is checked; what does not agree is SHELF_DAMAGED to the caller, who ends the process. Records and
+// blocks that contradict themselves end it at once (`cold-store`).
 #ifndef FIRN_COLD_SHELF_H
 #define FIRN_COLD_SHELF_H
 
@@ -51,6 +52,7 @@ struct shelf_block {
     uint32_t touched;    // pages from the start that may be resident
     uint32_t next, prev; // in its bin, or SHELF_NONE
     uint32_t bin;        // SHELF_NONE: in none (the current block, a scrap, or an empty one)
+    uint32_t sum;        // of the above: a bit that changed by itself is noticed
 };
 
 // Which of 512 records are free.
@@ -99,7 +101,8 @@ void shelf_unmake(struct shelf *s);
 enum shelf_result shelf_put(struct shelf *s, uint16_t kind, const void *blob, size_t bytes,
                             uint32_t *record) FIRN_CHECKED;
 // Head and bytes of a live blob; valid until the lock is released. NULL when it is damaged, or was
-// never there. Its bytes lie in the block, whatever the head says.
+// never there. Its bytes lie in the block, whatever the head says; behind those of the blob are zeros up
+// to the next granule, which the owner may check.
 const struct shelf_head *shelf_find(const struct shelf *s, uint32_t record) FIRN_CHECKED;
 // Overwrites it with zeros. *scrap is to be given back.
 enum shelf_result shelf_drop(struct shelf *s, uint32_t record,

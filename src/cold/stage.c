@@ -40,6 +40,13 @@ static struct record *record_of(uint32_t number) {
     return &records[number % STAGE_SLOTS];
 }
 
+// Each slot's record is written before the slot is given to a page, under no lock; the page gets its slot
+// with cold_lock.
+bool stage_is_for(uint32_t slot, uintptr_t page_address) {
+    uintptr_t page = (page_address - FIRN_ROOT.small_base) >> FIRN_PAGE_SHIFT;
+    return slot < STAGE_SLOTS && records[slot].page == page;
+}
+
 uint32_t stage_take(uintptr_t page_address, uint32_t n, uint64_t due_ms) {
     if (taken == flushed) {
         taken = returned = flushed = 0;

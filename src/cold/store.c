@@ -13,7 +13,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
-enum { SHELVES = 8, MOST_SHIFT = 18, LEAST_SHIFT = 8, SPARSE_SHIFT = 12 };
+enum { SHELVES = COLD_STORE_SHELVES, MOST_SHIFT = 18, LEAST_SHIFT = 8, SPARSE_SHIFT = 12 };
 
 static struct {
     _Atomic bool is_started;
@@ -114,18 +114,27 @@ static uint16_t kind_of(const struct seal_blob *b) {
     return (uint16_t)((size_t)b->bound.codec << PAD_BITS | pad);
 }
 
-// False when the head contradicts itself.
+static bool are_zeros(const uint8_t *bytes, size_t n) {
+    uint8_t any = 0;
+    for (size_t i = 0; i < n; i++) {
+        any |= bytes[i];
+    }
+    return any == 0;
+}
+
+// False when the head contradicts itself, or what follows the blob.
 static bool load(struct seal_blob *b, const struct shelf_head *h) {
     size_t n = (size_t)h->granules * SHELF_GRANULE - sizeof *h;
     size_t least = sizeof b->bound.nonce + tag_bytes() + SHELF_GRANULE;
     if (n < least || n > least + PACK_MOST) {
         return false;
     }
-    n -= h->kind & (SHELF_GRANULE - 1);
+    size_t pad = h->kind & (SHELF_GRANULE - 1);
+    n -= pad;
     b->bound.bytes = (uint16_t)(n - sizeof b->bound.nonce - tag_bytes());
     b->bound.codec = (uint8_t)(h->kind >> PAD_BITS);
     memcpy(&b->bound.nonce, h + 1, n);
-    return h->kind >> PAD_BITS < PACK_CODECS;
+    return h->kind >> PAD_BITS < PACK_CODECS && are_zeros((const uint8_t *)(h + 1) + n, pad);
 }
 
 static void bind(struct seal_blob *b, uintptr_t page, uint32_t generation) {
@@ -183,6 +192,10 @@ bool cold_store_start(void) {
     atomic_store_explicit(&store.is_started, is_done, memory_order_release);
     errno = saved;
     return is_done;
+}
+
+struct shelf *cold_store_shelf(unsigned number) {
+    return &store.shelves[number];
 }
 
 // ---- put --------------------------------------------------------------------------------------

@@ -38,6 +38,10 @@ void cold_store_choose(unsigned seal, uint64_t most_bytes);
 // come.
 bool cold_store_start(void) FIRN_CHECKED;
 
+// A shelf, by number below COLD_STORE_SHELVES: for tests that attack it.
+enum { COLD_STORE_SHELVES = 8 };
+struct shelf *cold_store_shelf(unsigned number);
+
 // A page of which nothing needs to be stored.
 bool cold_store_is_zero(const void *page);
 

@@ -44,9 +44,22 @@ void thaw_reset(void) {
 
 // ---- pages --------------------------------------------------------------------------------------
 
+// P-COLD-SEAL
+static FIRN_NORETURN FIRN_COLD void die(uintptr_t page) {
+    struct fatal_info info = {.api = "thaw",
+                              .address = page,
+                              .class_bytes = FATAL_CLASS_NONE,
+                              .size = FATAL_SIZE_UNKNOWN,
+                              .found = "a page whose record contradicts its state"};
+    fatal(FATAL_COLD_STORE, &info);
+}
+
 // What the page holds: in the staging area, or in `buffer`.
 static const void *content_of(const struct cold_page *p, uintptr_t address) {
     if (p->holds == HOLDS_SLOT) {
+        if (!stage_is_for(p->at.slot, address)) {
+            die(address);
+        }
         return (const void *)stage_address(p->at.slot);
     }
     cold_store_get(address, p->generation, p->at.blob, buffer);
@@ -157,12 +170,16 @@ static void give_zeros(int who, struct chunk *c, uintptr_t address) {
     count(&figures.zeros);
 }
 
+// With cold_lock: a page that is away is not let go, only released.
 static bool is_away(struct chunk *c, uintptr_t address) {
-    if (c == NULL || table_page(c, address)->holds == HOLDS_NOTHING) {
+    enum page_state state = c != NULL ? page_state_get(address) : PAGE_FRESH;
+    if (state != PAGE_STAGED && state != PAGE_FROZEN) {
         return false;
     }
-    enum page_state state = page_state_get(address);
-    return state == PAGE_STAGED || state == PAGE_FROZEN;
+    if (table_page(c, address)->holds != (state == PAGE_STAGED ? HOLDS_SLOT : HOLDS_BLOB)) {
+        die(address); // rather than give zeros
+    }
+    return true;
 }
 
 static void serve(uintptr_t address) {

@@ -7,6 +7,7 @@
 #include "src/heap/heap.h"
 #include "src/heap/life.h"
 #include "src/meta/page_state.h"
+#include "tests/support/child.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -293,6 +294,67 @@ static void test_descriptors_and_rights(void **state) {
     release();
 }
 
+// What is changed in the record of a page that is away.
+enum record_change { HOLDS_CHANGED, NAME_CHANGED, GENERATION_CHANGED, SLOT_CHANGED };
+
+static bool is_in(uintptr_t page, enum page_state state) {
+    return page_state_get(page) == state;
+}
+
+// P-COLD-SEAL. In a child that starts its own cold tier: what was away in the parent is not shared with it.
+static void change_record(void *context) {
+    enum record_change change = *(enum record_change *)context;
+    enum page_state away = change == SLOT_CHANGED ? PAGE_STAGED : PAGE_FROZEN;
+    cold_upkeep();
+    for (unsigned ms = 0; ms < WAIT_MS; ms++) {
+        bool is_running = strcmp(stats().engine, "event") == 0; // else the states are the parent's
+        for (unsigned i = 0; is_running && i < BLOCKS; i++) {
+            uintptr_t page = (uintptr_t)blocks[i] & ~(uintptr_t)(FIRN_PAGE - 1);
+            if (!is_in(page, away)) {
+                continue;
+            }
+            lock_acquire(&cold_lock);
+            bool is_still = is_in(page, away);
+            struct cold_page *p = table_page(table_find(page), page);
+            if (is_still) {
+                p->holds = change == HOLDS_CHANGED ? HOLDS_NOTHING : p->holds;
+                p->at.blob.word ^= (uint64_t)(change == NAME_CHANGED) << 40;
+                p->at.slot ^= (uint32_t)(change == SLOT_CHANGED) << 3;
+                p->generation ^= (uint32_t)(change == GENERATION_CHANGED) << 5;
+            }
+            lock_release(&cold_lock);
+            if (is_still) {
+                (void)*(volatile char *)page;
+                _exit(3);
+            }
+        }
+        sleep_ms(1);
+    }
+    _exit(4);
+}
+
+static void test_changed_records_are_noticed(void **state) {
+    (void)state;
+    static const char *const lines[] = {
+        [HOLDS_CHANGED] = "firn: cold-store: thaw(",
+        [NAME_CHANGED] = "firn: cold-store: thaw(",
+        [GENERATION_CHANGED] = "firn: cold-seal: thaw(",
+        [SLOT_CHANGED] = "firn: cold-store: thaw(",
+    };
+    allocate();
+    freeze_most();
+    for (unsigned change = HOLDS_CHANGED; change <= SLOT_CHANGED; change++) {
+        bool is_sealed = strcmp(stats().seal, "off") != 0;
+        struct child c;
+        child_run(&c, change_record, &change);
+        assert_true(child_died_of(&c, SIGABRT) || (change == GENERATION_CHANGED && !is_sealed));
+        if (change != GENERATION_CHANGED || is_sealed) {
+            assert_int_equal(strncmp(c.said, lines[change], strlen(lines[change])), 0);
+        }
+    }
+    release();
+}
+
 // What does not get smaller is not tried again and again: a few pages of each chunk at most.
 static void test_random_bytes_are_given_up(void **state) {
     (void)state;
@@ -434,6 +496,7 @@ int main(void) {
         cmocka_unit_test(test_a_child_that_is_gone_holds_up_nothing),
         cmocka_unit_test(test_freed_while_frozen),
         cmocka_unit_test(test_descriptors_and_rights),
+        cmocka_unit_test(test_changed_records_are_noticed),
         cmocka_unit_test(test_random_bytes_are_given_up),
         cmocka_unit_test(test_hints),
         cmocka_unit_test(test_what_is_excluded_stays),
