@@ -88,8 +88,9 @@ static struct bin *bin_make(struct cache *c, unsigned cell) {
         list_init(&b->lists[i]);
     }
     uintptr_t spans = (uintptr_t)span_by_index(cell, 0);
-    spans -= (uintptr_t)cache_span(&(struct cache_cell){.span_shift = info->span_shift},
-                                   root_cell_base(cell));
+    uint32_t step_down = (uint32_t)info->span_shift + CACHE_STEP_UP - info->step_shift;
+    spans -=
+        (uintptr_t)cache_span(&(struct cache_cell){.step_down = step_down}, root_cell_base(cell));
     c->cells[cell] = (struct cache_cell){
         .top = b->entries,
         .base = root_cell_base(cell),
@@ -97,7 +98,7 @@ static struct bin *bin_make(struct cache *c, unsigned cell) {
         .mixer = mixer,
         .reciprocal = info->reciprocal,
         .span_mask = info->span_mask,
-        .span_shift = info->span_shift,
+        .step_down = step_down,
         .slot_bytes = info->bytes,
         .mixer_mask = mask,
     };

@@ -55,7 +55,7 @@ struct cache_cell {
     uint64_t *mixer;     // freed slots, or 0
     uint32_t reciprocal; // class_info's
     uint32_t span_mask;
-    uint32_t span_shift;
+    uint32_t step_down; // cache_span
     uint32_t slot_bytes;
     uint32_t mixer_mask; // places in use - 1: fewer where slots are large
 };
@@ -125,12 +125,16 @@ FIRN_INLINE struct cache_cell *cache_cell_for(struct cache *c, uintptr_t first, 
 extern FIRN_TLS struct cache *firn_cache;
 extern struct cache firn_empty_cache;
 
-// Descriptor of the span of the cell that `address` lies in. (Cells begin at multiples of every span's
-// size: so the cell's beginning need not be taken off first.)
-FIRN_INLINE struct span *cache_span(const struct cache_cell *e, uintptr_t address) {
-    enum { STEP_SHIFT = 8 + FIRN_PARTITION_BITS };
-    _Static_assert(sizeof(struct span) << FIRN_PARTITION_BITS == 1 << STEP_SHIFT, "apart");
-    return (struct span *)(e->spans + (address >> FIRN_OPAQUE(e->span_shift) << STEP_SHIFT));
+// Descriptor of the span of the cell that begins at `start`. (Cells begin at multiples of every span's
+// size: so the cell's beginning need not be taken off first.) A span is larger than what its descriptor is
+// away from the next one, or made so by CACHE_STEP_UP: one shift does.
+enum {
+    CACHE_STEP_UP = ROOT_SPAN_SHIFT + FIRN_PARTITION_BITS > FIRN_PAGE_SHIFT
+                        ? ROOT_SPAN_SHIFT + FIRN_PARTITION_BITS - FIRN_PAGE_SHIFT
+                        : 0
+};
+FIRN_INLINE struct span *cache_span(const struct cache_cell *e, uintptr_t start) {
+    return (struct span *)(e->spans + (start >> FIRN_OPAQUE(e->step_down) << CACHE_STEP_UP));
 }
 
 // The next entry of a vector, given the cell's `top`, or 0 if there is none; it stays there until
@@ -145,7 +149,7 @@ FIRN_INLINE uint64_t cache_peek(const uint64_t *top) {
 FIRN_INLINE uintptr_t cache_take(struct cache_cell *e, uint64_t *top, uint64_t entry) {
     e->top = top - 1;
     uintptr_t address = entry & ENTRY_ADDRESS;
-    struct span *s = cache_span(e, address);
+    struct span *s = cache_span(e, address & ~(uintptr_t)e->span_mask);
     _Atomic uint64_t *w = &s->live[entry >> (ENTRY_SLOT_SHIFT + 6)];
     uint64_t live = atomic_load_explicit(w, memory_order_relaxed);
     atomic_store_explicit(w, bits_set(live, entry >> ENTRY_SLOT_SHIFT), memory_order_relaxed);

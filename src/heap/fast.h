@@ -57,14 +57,15 @@ FIRN_INLINE bool heap_free_owned(void *p, uint64_t pending, const char *api, uin
     if (FIRN_UNLIKELY(within >= e->bytes)) {
         return false;
     }
-    struct span *s = FIRN_OPAQUE(cache_span(e, address));
+    uintptr_t offset = address & e->span_mask;
+    struct span *s = FIRN_OPAQUE(cache_span(e, address - offset));
     // Only this thread makes itself owner or stops being it: the answer "mine" stays true.
     uint64_t word = atomic_load_explicit(&s->owner_word, memory_order_relaxed);
     if (FIRN_UNLIKELY((pending == 0 ? word : (uint32_t)word) != c->number)) {
         return false;
     }
     uint32_t reciprocal = e->reciprocal;
-    uint64_t product = (within & e->span_mask) * (uint64_t)reciprocal;
+    uint64_t product = offset * (uint64_t)reciprocal;
     unsigned slot = (unsigned)(product >> 32);
     // The low half is below the reciprocal just when the offset is a multiple of the slot size
     // (Lemire, Kaser, Kurz 2019; exhaustively tested for every class).

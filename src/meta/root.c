@@ -5,8 +5,43 @@
 
 _Alignas(FIRN_PAGE) union root_pages firn_root_pages; // P-ROOT: alone on its page
 
-// sizeof(struct span), which is not known down here; span.h asserts that it agrees.
-enum { DESCRIPTOR_BYTES = 256 };
+// Which classes share a group, and how far into the descriptors' reservation each class's begin. Returns
+// the bytes needed.
+static size_t lay_out_descriptors(unsigned cell_shift) {
+    enum { ALONE = ROOT_SPAN_SHIFT + FIRN_PARTITION_BITS };
+    uint32_t group = 0, members = 0;
+    size_t at = 0;
+    for (unsigned i = 0; i < SIZE_CLASSES; i++) {
+        struct class_info *c = &FIRN_ROOT.classes[i];
+        unsigned span_shift = size_class_span_shift(i);
+        unsigned step_shift = span_shift - ROOT_SPANS_SHARE;
+        step_shift = step_shift < ALONE ? ALONE : step_shift;
+        bool is_full = members == 1u << (step_shift - ALONE);
+        if (i > 0 && (is_full || span_shift != c[-1].span_shift)) {
+            at +=
+                ((size_t)1 << cell_shift >> c[-1].span_shift << c[-1].step_shift) + ROOT_SPANS_PLAY;
+            group++;
+            members = 0;
+        }
+        c->span_shift = (uint16_t)span_shift;
+        c->step_shift = (uint16_t)step_shift;
+        c->group = group;
+        c->spans = at + ((size_t)members++ << ALONE);
+    }
+    const struct class_info *last = &FIRN_ROOT.classes[SIZE_CLASSES - 1];
+    return at + ((size_t)1 << cell_shift >> last->span_shift << last->step_shift) + ROOT_SPANS_PLAY;
+}
+
+// Tells groups apart by line and by page (root.h). Lines: the fast paths look at the first two of a
+// descriptor's four.
+static void colour_descriptors(void) {
+    for (unsigned i = 0; i < SIZE_CLASSES; i++) {
+        struct class_info *c = &FIRN_ROOT.classes[i];
+        uintptr_t page = (c->group * 11 + FIRN_ROOT.colour) % 64 * 8;
+        uintptr_t line = c->group % ((1u << ROOT_SPAN_SHIFT) / FIRN_CACHE_LINE);
+        c->spans += FIRN_ROOT.meta.base + page * FIRN_PAGE + line * FIRN_CACHE_LINE;
+    }
+}
 
 // The cells take the lower half of the reservation (64 classes' worth, 52 used; the other twelve
 // stay inaccessible), large objects the upper half.
@@ -17,18 +52,13 @@ static bool reserve(unsigned small_shift, unsigned limit_bits, bool sparse) {
         return false;
     }
     r->cell_shift = small_shift - SIZE_CLASS_SHIFT - FIRN_PARTITION_BITS;
-    // Room for the descriptors of the smallest spans, one a page, in every class, and for its start.
-    r->class_spans_bytes =
-        (half >> SIZE_CLASS_SHIFT >> FIRN_PAGE_SHIFT) * DESCRIPTOR_BYTES + ROOT_SPANS_PLAY;
     // P-META
-    if (!map_reserve(&r->meta, r->class_spans_bytes * SIZE_CLASSES, FIRN_PAGE, limit_bits,
-                     sparse)) {
+    if (!map_reserve(&r->meta, lay_out_descriptors(r->cell_shift), FIRN_PAGE, limit_bits, sparse)) {
         map_unreserve(&r->data); // the caller tries with less
         return false;
     }
     r->line_shift = r->cell_shift - CELL_LINE_SHIFT;
     r->is_sparse = sparse;
-    r->spans = r->meta.base;
     r->small_base = r->data.base;
     r->small_bytes = (half >> SIZE_CLASS_SHIFT) * SIZE_CLASSES;
     return true;
@@ -36,9 +66,9 @@ static bool reserve(unsigned small_shift, unsigned limit_bits, bool sparse) {
 
 // 256 is what one random byte can reach while a vector is filled (cache/cache.c). For large slots no
 // more than 256 KiB of memory that nobody else can use.
-static uint32_t vector_capacity(size_t bytes) {
+static uint16_t vector_capacity(size_t bytes) {
     size_t n = ((size_t)256 << 10) / bytes;
-    return n > 256 ? 256 : n < 8 ? 8 : (uint32_t)n;
+    return n > 256 ? 256 : n < 8 ? 8 : (uint16_t)n;
 }
 
 // Where the cells of a class start. The lower nine bits, a place in a page of the page tables' second
@@ -63,9 +93,8 @@ static void describe_classes(void) {
         size_t bytes = size_class_bytes(i);
         c->bytes = (uint32_t)bytes;
         c->reciprocal = (uint32_t)((((uint64_t)1 << 32) + bytes - 1) / bytes);
-        c->span_shift = size_class_span_shift(i);
         c->span_mask = (uint32_t)(((size_t)1 << c->span_shift) - 1);
-        c->slots = (uint32_t)(((size_t)1 << c->span_shift) / bytes);
+        c->slots = (uint16_t)(((size_t)1 << c->span_shift) / bytes);
         c->capacity = vector_capacity(bytes);
         c->start = class_start(i, random[i]);
         size_t start_bytes = (size_t)c->start << CELL_CHUNK_SHIFT;
@@ -99,5 +128,6 @@ bool root_start(void) {
     FIRN_ROOT.slot_factor |= 1;
     random_seed_bytes(&FIRN_ROOT.colour, sizeof FIRN_ROOT.colour);
     describe_classes();
+    colour_descriptors();
     return true;
 }

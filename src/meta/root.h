@@ -29,23 +29,24 @@ enum { CELL_CHUNK_SHIFT = 21 }; // what a page of page tables maps
 struct class_info {
     uint32_t bytes;      // slot size
     uint32_t reciprocal; // ceil(2^32 / bytes): slot = offset * reciprocal >> 32, exact below 2^17
-    uint32_t slots;      // a span
-    uint32_t capacity;   // entries of a shuffle vector
-    uint32_t span_shift;
-    uint32_t span_mask; // span bytes - 1
-    uint32_t max_spans; // a cell has room for
-    uint32_t start; // CELL_CHUNKs from the beginning of a cell's address space to its first span
+    uint16_t slots;      // a span
+    uint16_t capacity;   // entries of a shuffle vector
+    uint16_t span_shift;
+    uint16_t step_shift; // from the descriptor of a cell's span to that of its next one
+    uint32_t span_mask;  // span bytes - 1
+    uint32_t max_spans;  // a cell has room for
+    uint32_t start;  // CELL_CHUNKs from the beginning of a cell's address space to its first span
+    uint32_t group;  // of classes whose descriptors alternate, counted from 0; below
+    uintptr_t spans; // descriptor of its first partition's first span
 };
 
 struct root {
     uintptr_t small_base;  // start of the cells
     uintptr_t small_bytes; // all of them; 0 before start, so that every pointer is looked at slowly
-    uintptr_t spans;       // descriptors; each class's begin at root_class_spans
-    uintptr_t class_spans_bytes;
     uint32_t cell_shift;
     uint32_t line_shift; // cell_shift - CELL_LINE_SHIFT
     uint32_t is_sparse;  // from the start; data and meta may become so (heap/ration.h)
-    uint32_t colour;     // random; see root_class_spans
+    uint32_t colour;     // random: where classes and their descriptors start
     // Odd; salts the hash of call sites. 0 before start. Relaxed: a thread may look while another
     // one starts the heap; whatever it sees, its own cache is still empty.
     _Atomic uint64_t site_key;
@@ -91,19 +92,18 @@ FIRN_INLINE uintptr_t root_cell_base(unsigned cell) {
     return FIRN_ROOT.small_base + root_cell_offset(cell);
 }
 
-// A class's first descriptor. The descriptors of its partitions alternate, so that small programs,
-// which use many cells a little, touch few pages of them. Classes begin at different lines of a
-// page, and their page-table entries at different lines of a page table: otherwise the descriptors of
-// all of them compete for the same few places of the caches.
-enum {
-    ROOT_SPANS_APART = 8 * FIRN_PAGE + FIRN_CACHE_LINE,
-    ROOT_SPANS_PLAY = 64 * ROOT_SPANS_APART
-};
+// Descriptors. Those of the partitions of a class alternate, and with them those of a *group* of
+// classes whose spans have the same size: first all that are about the first span of a cell, then all
+// about the second one. Small programs use many cells a little, and so touch few pages of them. The larger the
+// spans, the more classes in a group: a descriptor and those left unused beside it take at most 1/32 of the
+// span they stand for, or what the partitions of one class need.
+//
+// Groups begin at different lines of a page, and their page-table entries at different lines of a page
+// table: otherwise the descriptors of all of them compete for the same few places of the caches.
+enum { ROOT_SPANS_SHARE = 5, ROOT_SPANS_PLAY = 64 * 8 * FIRN_PAGE };
 
-FIRN_INLINE uintptr_t root_class_spans(unsigned class_index) {
-    uintptr_t place = (class_index * 11 + FIRN_ROOT.colour % 64) % 64;
-    return FIRN_ROOT.spans + class_index * FIRN_ROOT.class_spans_bytes + place * ROOT_SPANS_APART;
-}
+// sizeof(struct span), which is not known down here; span.h asserts that it agrees.
+enum { ROOT_SPAN_SHIFT = 8 };
 
 // Reserves the address space and fills in the root, adapting to what the limits allow: full size,
 // then smaller, then sparse. Called once, by start. False when not even the least can be had.

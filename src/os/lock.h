@@ -16,6 +16,7 @@ enum lock_rank {
     LOCK_FALLBACK,  // cache for threads that have none
     LOCK_OWNER,     // what a thread owns, against the mesher (slab/owner.h)
     LOCK_CLASS,     // one per size class: central lists, growth
+    LOCK_GROUP,     // what classes share; held with the lock of one of them
     LOCK_FRAME,     // frames that meshed pages share
     LOCK_LARGE,     // large objects
     LOCK_COLD,      // pages that are away (cold/table.h)

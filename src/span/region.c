@@ -1,6 +1,7 @@
 #include "src/span/region.h"
 
 #include "src/os/caps.h"
+#include "src/os/lock.h"
 #include "src/os/map.h"
 
 #include <errno.h>
@@ -15,19 +16,19 @@ enum {
     COLLISIONS = 64
 };
 
-// Descriptors of a class that are committed end here; 0: none yet. Those of its partitions alternate.
+// By group of classes, whose descriptors alternate: those that are committed end here; 0: none yet. Any
+// class may be the last to need a page of them, hence the lock.
+static struct lock descriptors_lock = LOCK_INIT(LOCK_GROUP);
 static uintptr_t descriptors_end[SIZE_CLASSES];
 
-static uintptr_t descriptors_start(unsigned class_index) {
-    return root_class_spans(class_index) & ~(uintptr_t)(FIRN_PAGE - 1);
+// Of the class that comes first in its group.
+static uintptr_t descriptors_start(const struct class_info *c) {
+    return c->spans & ~(uintptr_t)(FIRN_PAGE - 1);
 }
 
-// Descriptors of a cell's spans below index `n`.
-static bool commit_descriptors(unsigned cell, uint32_t n) {
-    uintptr_t *end = &descriptors_end[root_cell_class(cell)];
-    uintptr_t page = ~(uintptr_t)(FIRN_PAGE - 1);
-    uintptr_t from = *end != 0 ? *end : descriptors_start(root_cell_class(cell));
-    uintptr_t to = ((uintptr_t)(span_by_index(cell, n - 1) + 1) + FIRN_PAGE - 1) & page;
+static bool commit_until(const struct class_info *first, uintptr_t to) {
+    uintptr_t *end = &descriptors_end[first->group];
+    uintptr_t from = *end != 0 ? *end : descriptors_start(first);
     if (from >= to) {
         return true;
     }
@@ -36,6 +37,20 @@ static bool commit_descriptors(unsigned cell, uint32_t n) {
     }
     *end = to;
     return true;
+}
+
+// Descriptors of a cell's spans below index `n`.
+static bool commit_descriptors(unsigned cell, uint32_t n) {
+    const struct class_info *first = &FIRN_ROOT.classes[root_cell_class(cell)];
+    while (first > FIRN_ROOT.classes && first[-1].group == first->group) {
+        first--;
+    }
+    uintptr_t page = ~(uintptr_t)(FIRN_PAGE - 1);
+    uintptr_t to = ((uintptr_t)(span_by_index(cell, n - 1) + 1) + FIRN_PAGE - 1) & page;
+    lock_acquire(&descriptors_lock);
+    bool is_done = commit_until(first, to);
+    lock_release(&descriptors_lock);
+    return is_done;
 }
 
 static bool is_rationed(void) {
@@ -249,9 +264,11 @@ void region_release(void) {
     map_give_up(data, from, data->base + data->bytes / 2);
     from = meta->base;
     for (unsigned i = 0; i < SIZE_CLASSES; i++) {
-        if (descriptors_end[i] != 0) {
-            map_give_up(meta, from, descriptors_start(i));
-            from = descriptors_end[i];
+        const struct class_info *c = &FIRN_ROOT.classes[i];
+        bool is_first = i == 0 || c[-1].group != c->group;
+        if (is_first && descriptors_end[c->group] != 0) {
+            map_give_up(meta, from, descriptors_start(c));
+            from = descriptors_end[c->group];
         }
     }
     map_give_up(meta, from, meta->base + meta->bytes);

@@ -3,9 +3,9 @@
 uint32_t firn_span_mark = 1;
 
 uintptr_t span_offset(const struct span *s) {
-    uintptr_t first = root_class_spans(root_cell_class(s->cell));
-    uintptr_t index = ((uintptr_t)s - first) / sizeof *s >> FIRN_PARTITION_BITS;
-    return root_cell_offset(s->cell) + (index << span_class(s)->span_shift);
+    const struct class_info *c = span_class(s);
+    uintptr_t index = ((uintptr_t)s - c->spans) >> c->step_shift;
+    return root_cell_offset(s->cell) + (index << c->span_shift);
 }
 
 void span_set_up(struct span *s, unsigned cell, uint64_t secret) {

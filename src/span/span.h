@@ -77,7 +77,7 @@ struct span {
     // A power of two: the fast paths' way from an address to its descriptor is shorter.
     uint64_t padding_3[8];
 };
-_Static_assert(sizeof(struct span) == 256, "root.c computes with this");
+_Static_assert(sizeof(struct span) == 1 << ROOT_SPAN_SHIFT, "root.c computes with this");
 
 // What `pending` is in this process: 1, and one more in every forked child. A thread that was about to
 // queue a span when another one forked is not in the child: its mark, which nobody there would ever
@@ -88,10 +88,10 @@ FIRN_INLINE const struct class_info *span_class(const struct span *s) {
     return &FIRN_ROOT.classes[root_cell_class(s->cell)];
 }
 
-// Descriptor of a cell's `index`-th span; the next one is FIRN_PARTITIONS further on.
+// Descriptor of a cell's `index`-th span.
 FIRN_INLINE struct span *span_by_index(unsigned cell, uintptr_t index) {
-    return (struct span *)root_class_spans(root_cell_class(cell)) +
-           (index << FIRN_PARTITION_BITS | root_cell_partition(cell));
+    const struct class_info *c = &FIRN_ROOT.classes[root_cell_class(cell)];
+    return (struct span *)(c->spans + (index << c->step_shift)) + root_cell_partition(cell);
 }
 
 // Descriptor of the span that contains the address `offset` bytes into the small regions, which is

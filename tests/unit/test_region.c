@@ -333,7 +333,7 @@ static void allocate_without_descriptors(void *context) {
     enum { CLASS = 12 };
     (void)context;
     start_sparse();
-    uintptr_t at = root_class_spans(CLASS) & ~(uintptr_t)(FIRN_PAGE - 1);
+    uintptr_t at = FIRN_ROOT.classes[CLASS].spans & ~(uintptr_t)(FIRN_PAGE - 1);
     void *p = mmap((void *)at, FIRN_PAGE, PROT_NONE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
     NEED(p == (void *)at);

@@ -28,10 +28,37 @@ static void descriptors_lie_apart(void **state) {
     const struct root *r = &FIRN_ROOT;
     assert_true(is_apart(&r->data, &r->meta));
     for (unsigned i = 0; i < SIZE_CLASSES; i++) {
-        uintptr_t spans = root_class_spans(i);
-        assert_in_range(spans, r->meta.base, r->meta.base + r->meta.bytes - 1);
-        assert_int_equal(spans % FIRN_CACHE_LINE, 0);
+        const struct class_info *c = &r->classes[i];
+        uintptr_t last = c->spans + ((uintptr_t)(c->max_spans - 1) << c->step_shift);
+        assert_in_range(c->spans, r->meta.base, r->meta.base + r->meta.bytes - 1);
+        assert_in_range(last, c->spans, r->meta.base + r->meta.bytes - (1 << c->step_shift));
+        assert_int_equal(c->spans % FIRN_CACHE_LINE, 0);
     }
+}
+
+// Where classes share pages each has places of its own, and a span's share is small.
+static void descriptors_of_a_group_alternate(void **state) {
+    (void)state;
+    enum { BYTES = FIRN_PARTITIONS << ROOT_SPAN_SHIFT };
+    const struct class_info *c = FIRN_ROOT.classes;
+    for (unsigned i = 0; i < SIZE_CLASSES; i++) {
+        size_t step = (size_t)1 << c[i].step_shift;
+        assert_true(step == BYTES || step << ROOT_SPANS_SHARE <= (size_t)c[i].span_mask + 1);
+        for (unsigned k = 0; k < i; k++) {
+            if (c[k].group != c[i].group) {
+                // All of one group's lie before all of another's.
+                assert_true(c[k].group < c[i].group);
+                assert_true(c[k].spans + ((uintptr_t)c[k].max_spans << c[k].step_shift) <=
+                            c[i].spans);
+            } else {
+                assert_int_equal(c[k].step_shift, c[i].step_shift);
+                assert_int_equal(c[i].spans - c[k].spans, (i - k) * BYTES);
+                assert_true((i - k + 1) * BYTES <= step);
+            }
+        }
+    }
+    // Otherwise the smallest programs would touch a page for each class.
+    assert_true(FIRN_PARTITION_BITS > 1 || c[SIZE_CLASSES - 1].group < 20);
 }
 
 static void cells_fill_the_lower_half(void **state) {
@@ -84,6 +111,7 @@ static void root_is_read_only(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(descriptors_lie_apart),
+        cmocka_unit_test(descriptors_of_a_group_alternate),
         cmocka_unit_test(cells_fill_the_lower_half),
         cmocka_unit_test(geometry_is_exact),
         cmocka_unit_test(root_is_read_only),

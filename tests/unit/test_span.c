@@ -82,7 +82,7 @@ static void a_new_span_is_all_free(void **state) {
 static void word_masks_count_the_slots(void **state) {
     (void)state;
     for (unsigned slots = 1; slots <= SPAN_MAX_SLOTS; slots++) {
-        const struct class_info c = {.slots = slots};
+        const struct class_info c = {.slots = (uint16_t)slots};
         for (unsigned slot = 0; slot < SPAN_MAX_SLOTS; slot++) {
             bool is_set = (span_word_mask(&c, slot / 64) & span_bit(slot)) != 0;
             assert_int_equal(is_set, slot < slots);
