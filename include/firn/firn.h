@@ -25,7 +25,11 @@ struct firn_stats {
     size_t large_blocks;
     size_t dirty; /* freed, not yet given back */
     size_t thread_caches;
-    size_t reserved; /* address space reserved in all */
+    size_t reserved;        /* address space reserved in all */
+    size_t meshed_pages;    /* pages that share memory with others now (firn_compact, mesh=auto) */
+    size_t mesh_saved;      /* bytes that saves */
+    size_t mesh_vmas;       /* memory mappings that costs */
+    size_t mesh_longest_ns; /* the longest time threads that wrote to such a page had to wait */
 };
 
 /* Fills *out as far as out->struct_bytes reaches. 0, or -1 with errno EINVAL when struct_bytes is

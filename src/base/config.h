@@ -87,6 +87,11 @@ static_assert(FIRN_SAMPLE_RATE == 0 || (FIRN_SAMPLE_RATE >= 100 && FIRN_SAMPLE_R
 #endif
 static_assert(FIRN_SEAL >= 0 && FIRN_SEAL <= 2, "off, mac or aead");
 
+// Compaction without being asked, in a thread of Firn's own, unless the option `mesh` says otherwise.
+#ifndef FIRN_MESH_AUTO
+#define FIRN_MESH_AUTO 0
+#endif
+
 // Whole-structure validators and lock ranks. Debug and sanitizer builds.
 #ifndef FIRN_DEBUG
 #define FIRN_DEBUG 0

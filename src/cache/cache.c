@@ -166,6 +166,7 @@ static void bin_take_slots(struct bin *b, struct span *s, uint32_t target) {
     struct random_stream *random = &b->cache->noise->stream;
     uint64_t *entries = b->entries;
     uint32_t n = bin_count(b);
+    const uint32_t had = n;
     span_set_mesh(s, SPAN_TOUCHED, 0);
     for (unsigned w = 0; w < SPAN_WORDS && n < target; w++) {
         while (s->free[w] != 0 && n < target) {
@@ -186,6 +187,7 @@ static void bin_take_slots(struct bin *b, struct span *s, uint32_t target) {
             n++;
         }
     }
+    span_note_idle(s, (int64_t)had - n);
     bin_set_count(b, n);
 }
 
@@ -250,6 +252,12 @@ static void bin_part_neighbours(struct bin *b, uint64_t last) {
     }
 }
 
+// Of slots that are put back. Before cache_settle: an empty span takes its slots out of the count.
+static void bin_note_idle(const struct bin *b, uint32_t slots) {
+    atomic_fetch_add_explicit(&firn_span_idle_bytes, (int64_t)slots * bin_class(b)->bytes,
+                              memory_order_relaxed);
+}
+
 static void bin_put_back(struct bin *b, uint64_t entry) {
     const struct class_info *info = bin_class(b);
     struct span *s = span_at((entry & ENTRY_ADDRESS) - FIRN_ROOT.small_base, info);
@@ -261,6 +269,7 @@ static void bin_put_back(struct bin *b, uint64_t entry) {
 static void bin_flush(struct bin *b, uint32_t n) {
     uint64_t *entries = b->entries;
     sample_clock_take_back(b->cache, n);
+    bin_note_idle(b, n);
     for (uint32_t i = 0; i < n; i++) {
         bin_put_back(b, entries[i]);
     }
@@ -278,6 +287,7 @@ static void bin_flush_mixer(struct bin *b) {
         uint64_t entry = *place;
         *place = 0;
         if (entry != 0) {
+            bin_note_idle(b, 1);
             bin_put_back(b, entry);
         }
     }

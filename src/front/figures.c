@@ -34,6 +34,10 @@ int figures_fill(struct firn_stats *out) {
         .dirty = s.dirty,
         .thread_caches = s.caches,
         .reserved = s.reserved,
+        .meshed_pages = s.meshed_pages,
+        .mesh_saved = s.mesh_saved,
+        .mesh_vmas = s.mesh_vmas,
+        .mesh_longest_ns = s.mesh_longest_ns,
     };
     memcpy(out, &all, bytes);
     return 0;
@@ -88,7 +92,7 @@ struct mallinfo figures_mallinfo(void) {
     return m;
 }
 
-// One named figure; `struct heap_stats` has nothing but size_t members.
+// One named figure: a size_t member of struct heap_stats.
 struct figures_row {
     const char *name;
     size_t offset;
@@ -117,6 +121,22 @@ static const struct figures_row figures_rows[] = {
     FIGURES_ROW(frozen, "bytes of pages set aside or compressed"),
     FIGURES_ROW(frozen_pages, "pages compressed so far"),
     FIGURES_ROW(thawed_pages, "of them, brought back"),
+    FIGURES_ROW(meshed_pages, "pages that share memory now"),
+    FIGURES_ROW(meshed_most, "at most, so far"),
+    FIGURES_ROW(mesh_frames, "pages of memory they share"),
+    FIGURES_ROW(mesh_saved, "bytes that saves"),
+    FIGURES_ROW(mesh_passes, "passes over a size class"),
+    FIGURES_ROW(mesh_tried, "places tried for a page"),
+    FIGURES_ROW(mesh_merged, "pages merged, so far"),
+    FIGURES_ROW(mesh_refused, "stretches of pages not merged: busy, or no memory"),
+    FIGURES_ROW(mesh_purged, "empty pages of spans in use given back, so far"),
+    FIGURES_ROW(mesh_longest_ns, "ns a stretch of pages was held, at most"),
+    FIGURES_ROW(mesh_p99_ns, "ns 99 of 100 were held, at most"),
+    FIGURES_ROW(mesh_vmas, "mappings spent on sharing"),
+    FIGURES_ROW(mesh_vma_budget, "mappings that may be"),
+    FIGURES_ROW(mesh_over_budget, "stretches not merged for want of mappings"),
+    FIGURES_ROW(keeper_starts, "times Firn's own thread was started"),
+    FIGURES_ROW(keeper_rounds, "rounds of it"),
 };
 
 enum { FIGURES_ROWS = sizeof(figures_rows) / sizeof(figures_rows[0]) };
@@ -182,7 +202,7 @@ void figures_print(int fd) {
     const int saved = errno;
     struct heap_stats s;
     heap_stats(&s);
-    char buffer[2048];
+    char buffer[4096];
     struct text t = text_on(buffer, sizeof(buffer));
     text_str(&t, "firn: " FIGURES_VERSION " pid=");
     text_dec(&t, (uint64_t)sys_process_id());
@@ -197,6 +217,11 @@ void figures_print(int fd) {
         text_str(&t, figures_rows[i].meaning);
         text_char(&t, '\n');
     }
+    text_str(&t, "firn:   mesh: engine ");
+    text_str(&t, s.mesh_engine);
+    text_str(&t, ", thread: ");
+    text_str(&t, s.mesh_why);
+    text_char(&t, '\n');
     figures_cold(&t);
     // In one piece: several processes may share the terminal or the log.
     if (fd >= 0) {
@@ -235,6 +260,6 @@ int figures_write_xml(int options, FILE *stream) {
         fprintf(stream, "<figure name=\"%s\" value=\"%zu\"/>\n", figures_rows[i].name,
                 figures_value(&s, &figures_rows[i]));
     }
-    fputs("</malloc>\n", stream);
+    fprintf(stream, "<mesh engine=\"%s\" thread=\"%s\"/>\n</malloc>\n", s.mesh_engine, s.mesh_why);
     return ferror(stream) ? EIO : 0;
 }

@@ -32,6 +32,9 @@ enum option_index {
     OPTION_COLD_AFTER,
     OPTION_COLD_MAX,
     OPTION_SEAL,
+    OPTION_MESH,
+    OPTION_MESH_PACE,
+    OPTION_MESH_BUDGET,
     OPTIONS
 };
 
@@ -49,9 +52,13 @@ static const struct option_key option_keys[OPTIONS] = {
     [OPTION_COLD_AFTER] = {"cold_after", NULL, 1, 86400, NULL},
     [OPTION_COLD_MAX] = {"cold_max", NULL, 0, (uint64_t)1 << 46, NULL},
     [OPTION_SEAL] = {"seal", "off mac aead", 0, 0, "off, mac or aead"},
+    [OPTION_MESH] = {"mesh", "off auto", 0, 0, "auto or off"},
+    [OPTION_MESH_PACE] = {"mesh_pace", NULL, 1, 100, NULL},
+    [OPTION_MESH_BUDGET] = {"mesh_budget", NULL, 0, 1000000000, NULL},
 };
 
-static struct options options_now = {.purge_delay_ms = 1000, .cold_after_s = 120};
+static struct options options_now = {
+    .purge_delay_ms = 1000, .cold_after_s = 120, .mesh_auto = FIRN_MESH_AUTO, .mesh_pace = 25};
 
 const struct options *options_get(void) {
     return &options_now;
@@ -165,6 +172,15 @@ static void options_set(unsigned index, uint64_t value, const char *text, size_t
         break;
     case OPTION_SEAL:
         options_now.seal = (unsigned)value;
+        break;
+    case OPTION_MESH:
+        options_now.mesh_auto = value != 0;
+        break;
+    case OPTION_MESH_PACE:
+        options_now.mesh_pace = (unsigned)value;
+        break;
+    case OPTION_MESH_BUDGET:
+        options_now.mesh_budget = (size_t)value;
         break;
     default:
         options_now.purge_delay_ms = (uint32_t)value;

@@ -8,6 +8,7 @@
 #define FIRN_FRONT_OPTIONS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum { OPTIONS_REPORT_BYTES = 256 };
@@ -24,6 +25,9 @@ struct options {
     unsigned seal;           // seal=off|mac|aead: 0, 1 or 2; the level may ask for more
     uint64_t cold_max_bytes; // cold_max=BYTES: what frozen pages may be packed to; 0: no cap
     uint32_t cold_after_s;   // cold_after=SECONDS: the age at which; 1..86400, default 120
+    bool mesh_auto;          // mesh=auto: compact without being asked; mesh=off
+    unsigned mesh_pace;      // mesh_pace=N: percent of a processor for that; 1..100, default 25
+    size_t mesh_budget;      // mesh_budget=N: mappings it may use; 0: as many as the kernel leaves
     // report=FILE, report=fd:N, report=syslog: where reports go (os/sink); "": standard error. A path
     // cannot contain a separator.
     char report[OPTIONS_REPORT_BYTES];

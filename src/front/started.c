@@ -1,5 +1,6 @@
 // What the heap calls once it has started.
 #include "hardening/sample.h"
+#include "mesh/mesh.h"
 #include "src/base/config.h"
 #include "src/base/text.h"
 #include "src/cold/cold.h"
@@ -34,4 +35,10 @@ void life_started(void) {
         upkeep_add_cold();
     }
     upkeep_set_delay(options_get()->purge_delay_ms);
+    if (options_get()->mesh_auto) {
+        upkeep_add_keeper(options_get()->mesh_pace);
+    }
+    if (options_get()->mesh_budget != 0) {
+        mesh_set_budget(options_get()->mesh_budget);
+    }
 }

@@ -198,6 +198,9 @@ static void free_slot(void *p, struct found *f, const struct heap_call *call) {
         if (!cache_free_remote(f->span, (uintptr_t)p)) {
             report_bad(p, f, FATAL_DOUBLE_FREE, "slot is already free", call);
         }
+        if (c != &firn_empty_cache) {
+            upkeep_tick(c, call->site);
+        }
         return;
     }
     // Ours, and live: other threads freed something in its span, too. What is queued is taken over,
@@ -216,7 +219,8 @@ FIRN_COLD void heap_retire_slow(struct cache *c, uintptr_t at, uint64_t entry, c
     life_check_fork();
     unsigned cell = (unsigned)(at >> CELL_LINE_SHIFT);
     struct cache_cell *e = &c->cells[cell];
-    if (*e->top == VECTOR_END) {
+    bool is_full = *e->top == VECTOR_END;
+    if (is_full) {
         cache_make_room(c, cell);
     }
     cache_make_noise(c);
@@ -228,6 +232,9 @@ FIRN_COLD void heap_retire_slow(struct cache *c, uintptr_t at, uint64_t entry, c
     size_t slot_bytes = e->slot_bytes;
     bool is_first = entry >> ENTRY_SLOT_SHIFT == 0;
     slot_retire(entry & ENTRY_ADDRESS, slot_bytes, is_first ? 0 : slot_bytes, api, site);
+    if (is_full) { // a burst of frees has no other slow path
+        upkeep_tick(c, site);
+    }
     errno = saved;
 }
 
@@ -254,7 +261,7 @@ FIRN_NOINLINE void heap_free_slow(void *p, const struct heap_call *call) {
     if (f.kind == FOUND_LARGE) {
         find_describe_large(large_free((uintptr_t)p, &f.block), &f);
         if (firn_cache != &firn_empty_cache) { // which all threads share
-            upkeep_tick(firn_cache);
+            upkeep_tick(firn_cache, call->site);
         }
     } else if (f.kind == FOUND_SLOT) {
         free_slot(p, &f, call);

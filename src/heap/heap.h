@@ -57,6 +57,15 @@ struct heap_stats {
     size_t reserved;                   // address space reserved
     size_t frozen;                     // bytes of pages set aside or compressed now
     size_t frozen_pages, thawed_pages; // so far
+    // Meshing (mesh/mesh.h, heap/keeper.h).
+    size_t meshed_pages, meshed_most, mesh_frames;
+    size_t mesh_saved; // bytes that sharing saves now
+    size_t mesh_passes, mesh_tried, mesh_merged, mesh_refused, mesh_purged;
+    size_t mesh_longest_ns, mesh_p99_ns;
+    size_t mesh_vmas, mesh_vma_budget, mesh_over_budget;
+    size_t keeper_starts, keeper_rounds;
+    const char *mesh_engine; // never NULL
+    const char *mesh_why;    // what Firn's thread does, or why it does not run
 };
 void heap_stats(struct heap_stats *out);
 

@@ -6,6 +6,7 @@
 #include "mesh/mesh.h"
 #include "src/base/fatal.h"
 #include "src/base/text.h"
+#include "src/heap/upkeep.h"
 #include "src/meta/arena.h"
 #include "src/os/caps.h"
 #include "src/os/fault.h"
@@ -34,6 +35,9 @@ static _Atomic uint32_t *same_process;
 // allocates gets a cache anew and this is called again.
 static void thread_exit(void *cache) {
     fatal_note_call("thread exit", 0);
+    if (firn_has_keeper) {
+        keeper_thread_ends();
+    }
     cache_detach(cache);
 }
 
@@ -117,7 +121,8 @@ static void in_child(bool other_threads_inside) {
     large_after_fork(true);
     bool any_dead = cache_after_fork(true);
     bool any_meshed = mesh_after_fork_in_child(!other_threads_inside);
-    central_after_fork(true, any_dead || any_meshed || other_threads_inside);
+    bool was_kept = firn_has_keeper && keeper_after_fork_in_child(); // at work on spans, perhaps
+    central_after_fork(true, any_dead || any_meshed || was_kept || other_threads_inside);
     lock_reset(&start_lock);
     note_thread();
     if (same_process != NULL) {

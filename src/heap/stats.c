@@ -1,7 +1,9 @@
 // Statistics are summed when asked for, from the descriptors: nothing is counted on a hot path.
 #include "hardening/sample.h"
+#include "mesh/mesh.h"
 #include "src/cold/cold.h"
 #include "src/heap/heap.h"
+#include "src/heap/keeper.h"
 #include "src/heap/life.h"
 #include "src/meta/arena.h"
 #include "src/os/map.h"
@@ -49,9 +51,36 @@ static void add_samples(struct heap_stats *out) {
     out->reserved += reserved;
 }
 
+static void add_mesh(struct heap_stats *out) {
+    struct mesh_stats m;
+    struct keeper_stats k;
+    mesh_stats(&m);
+    keeper_stats(&k);
+    out->meshed_pages = m.meshed_pages;
+    out->meshed_most = m.meshed_pages_most;
+    out->mesh_frames = m.frames;
+    out->mesh_saved =
+        m.meshed_pages > m.frames ? (m.meshed_pages - m.frames) << FIRN_PAGE_SHIFT : 0;
+    out->mesh_passes = m.passes;
+    out->mesh_tried = m.tried;
+    out->mesh_merged = m.merged_pages;
+    out->mesh_refused = m.refused;
+    out->mesh_purged = m.purged_pages;
+    out->mesh_longest_ns = m.longest_ns;
+    out->mesh_p99_ns = m.p99_ns;
+    out->mesh_vmas = m.vmas;
+    out->mesh_vma_budget = m.vma_budget;
+    out->mesh_over_budget = m.over_budget;
+    out->keeper_starts = k.starts;
+    out->keeper_rounds = k.rounds;
+    out->mesh_engine = m.engine;
+    out->mesh_why = k.why;
+}
+
 void heap_stats(struct heap_stats *out) {
     *out = (struct heap_stats){0};
     life_start();
+    add_mesh(out);
     if (!life_has_started()) {
         return;
     }

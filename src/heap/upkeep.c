@@ -9,7 +9,7 @@ enum { PERIOD_MS = 100 };
 
 static _Atomic uint32_t last_ms;
 static uint32_t period_ms = PERIOD_MS;
-bool firn_has_cold_upkeep;
+bool firn_has_cold_upkeep, firn_has_keeper;
 
 void upkeep_set_delay(uint32_t ms) {
     central_set_purge_delay(ms);
@@ -19,6 +19,22 @@ void upkeep_set_delay(uint32_t ms) {
 
 void upkeep_add_cold(void) {
     firn_has_cold_upkeep = true;
+}
+
+static bool is_constructed;
+
+void upkeep_note_constructed(void) {
+    is_constructed = true;
+    if (firn_has_keeper) {
+        keeper_allow();
+    }
+}
+
+void upkeep_add_keeper(unsigned share) {
+    keeper_set_share(share);
+    if (is_constructed) {
+        keeper_allow();
+    }
 }
 
 FIRN_COLD void upkeep_run(void) {

@@ -3,10 +3,6 @@
 #include "src/os/fault.h"
 #include "src/os/sys.h"
 
-#include <errno.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
 // What pin_enter returns instead of an entry: everything is pinned.
 enum { WHOLE = PIN_DEPTH };
 
@@ -27,10 +23,7 @@ bool pin_is_announced(void) {
 
 // A thread that ended, perhaps by cancellation in the middle of a call, leaves its slot as it was.
 static bool is_gone(int thread) {
-    const int saved = errno;
-    bool gone = syscall(SYS_tgkill, sys_process_id(), thread, 0) != 0 && errno == ESRCH;
-    errno = saved;
-    return gone;
+    return !sys_has_thread(thread);
 }
 
 static void clear(struct pin_slot *s) {

@@ -99,6 +99,21 @@ int sys_thread_id(void) {
     return (int)syscall(SYS_gettid);
 }
 
+bool sys_has_thread(int thread) {
+    const int saved = errno;
+    bool is_gone = syscall(SYS_tgkill, sys_process_id(), thread, 0) != 0 && errno == ESRCH;
+    errno = saved;
+    return !is_gone;
+}
+
+int sys_unshare(int flags) {
+    return (int)syscall(SYS_unshare, flags);
+}
+
+int sys_setns(int fd, int type) {
+    return (int)syscall(SYS_setns, fd, type);
+}
+
 void sys_yield(void) {
     int saved = errno;
     sched_yield();

@@ -18,6 +18,11 @@ size_t sys_read_file(const char *path, char *buffer, size_t capacity);
 uintptr_t sys_locate(uintptr_t pc, char *path, size_t path_bytes);
 int sys_process_id(void);
 int sys_thread_id(void);
+// Whether a thread of this process has that number. Preserves errno.
+bool sys_has_thread(int thread);
 void sys_yield(void);
+// unshare(2) and setns(2): 0, or -1 and errno.
+int sys_unshare(int flags);
+int sys_setns(int fd, int type);
 
 #endif

@@ -45,11 +45,16 @@ bool thread_start(void (*body)(void)) {
     pthread_t id;
     bool is_started = false;
     if (pthread_attr_init(&attributes) == 0) {
-        // The new thread inherits the mask, so that no handler ever runs on it.
+        // The new thread inherits the mask, so that no handler of the program's ever runs on it.
         uint64_t before = thread_block_signals();
         pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
         pthread_attr_setstacksize(&attributes, (size_t)256 << 10);
-        is_started = pthread_create(&id, &attributes, run, *(void **)&body) == 0;
+        int error = pthread_create(&id, &attributes, run, *(void **)&body);
+        if (error == EINVAL) { // a program with more thread-local storage than that
+            pthread_attr_setstacksize(&attributes, (size_t)8 << 20);
+            error = pthread_create(&id, &attributes, run, *(void **)&body);
+        }
+        is_started = error == 0;
         thread_allow_signals(before);
         pthread_attr_destroy(&attributes);
     }

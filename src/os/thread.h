@@ -12,8 +12,8 @@
 uint64_t thread_block_signals(void);
 void thread_allow_signals(uint64_t before);
 
-// Starts a detached thread with all signals blocked. False when that is not possible. May allocate; the
-// caller holds no lock. Preserves errno.
+// Starts a detached thread with all signals blocked but those of faults and libc's own two. False when that
+// is not possible. May allocate; the caller holds no lock. Preserves errno.
 bool thread_start(void (*body)(void)) FIRN_CHECKED;
 
 // Returns after `ns`, or earlier for no reason.

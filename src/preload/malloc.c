@@ -5,8 +5,10 @@
 #include "src/cold/cold.h"
 #include "src/front/figures.h"
 #include "src/front/front.h"
+#include "src/front/options.h"
 #include "src/heap/compact.h"
 #include "src/heap/life.h"
+#include "src/heap/upkeep.h"
 
 #include <malloc.h>
 #include <stdlib.h>
@@ -84,7 +86,7 @@ FIRN_EXPORT size_t malloc_usable_size(void *p) {
 FIRN_EXPORT int malloc_trim(size_t pad) {
     (void)pad; // glibc keeps so much at the top of its heap; there is no top here
     fatal_note_call("malloc_trim", FIRN_CALLER());
-    return heap_trim() ? 1 : 0;
+    return (options_get()->mesh_auto ? compact_now() > 0 : heap_trim()) ? 1 : 0;
 }
 
 FIRN_EXPORT int mallopt(int parameter, int value) {
@@ -190,6 +192,7 @@ FIRN_EXPORT int __posix_memalign(void **out, size_t align, size_t size) {
 __attribute__((constructor)) static void malloc_start(void) {
     life_prepare_fork();
     front_start();
+    upkeep_note_constructed();
 }
 
 __attribute__((destructor)) static void malloc_end(void) {

@@ -118,8 +118,10 @@ static void insert_clean(struct span *s) {
 static void insert_active(struct span *s) {
     bool is_empty = s->free_count == span_class(s)->slots;
     if (is_empty && !span_is_meshed(s)) {
+        span_note_idle(s, -(int64_t)s->free_count);
         insert_dirty(s);
     } else if (is_empty && part_meshed(s)) {
+        span_note_idle(s, -(int64_t)s->free_count);
         insert_clean(s);
     } else {
         insert_used(s);
@@ -388,6 +390,7 @@ static void orphan(struct span *s) {
     const struct class_info *c = span_class(s);
     span_set_owner(s, NULL, 0);
     s->is_torn = true;
+    span_note_idle(s, -(int64_t)s->free_count);
     s->free_count = 0;
     for (unsigned w = 0; w < SPAN_WORDS; w++) {
         uint64_t live = atomic_load_explicit(&s->live[w], memory_order_relaxed) &
@@ -397,6 +400,7 @@ static void orphan(struct span *s) {
         s->virgin[w] &= s->free[w];
         s->free_count = (uint16_t)(s->free_count + __builtin_popcountll(s->free[w]));
     }
+    span_note_idle(s, s->free_count);
 }
 
 static void rebuild_span(struct span *s) {

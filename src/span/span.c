@@ -1,6 +1,9 @@
 #include "src/span/span.h"
 
 uint32_t firn_span_mark = 1;
+// Everybody's, and nothing else's line.
+_Alignas(FIRN_CACHE_LINE) _Atomic int64_t firn_span_idle_bytes;
+_Atomic int64_t firn_span_pending_bytes;
 
 uintptr_t span_offset(const struct span *s) {
     const struct class_info *c = span_class(s);
@@ -27,6 +30,7 @@ void span_set_up(struct span *s, unsigned cell, uint64_t secret) {
         atomic_store_explicit(&s->live[w], 0, memory_order_relaxed);
     }
     atomic_store_explicit(&s->state, SPAN_ACTIVE, memory_order_relaxed);
+    span_note_idle(s, c->slots);
 }
 
 void span_set_owner(struct span *s, struct cache *owner, uint64_t number) {
@@ -48,12 +52,14 @@ bool span_mark_pending(struct span *s) {
     } while (!atomic_compare_exchange_weak_explicit(&s->owner_word, &word,
                                                     mark << SPAN_PENDING_SHIFT | (uint32_t)word,
                                                     memory_order_seq_cst, memory_order_seq_cst));
+    span_note_pending(s, 1);
     return true;
 }
 
 enum span_fault span_take_remote(struct span *s, span_check_fn *check, uintptr_t *bad) {
     uintptr_t base = span_base(s);
     size_t bytes = span_class(s)->bytes;
+    unsigned before = s->free_count;
     for (unsigned w = 0; w < SPAN_WORDS; w++) {
         if (atomic_load_explicit(&s->remote[w], memory_order_seq_cst) == 0) {
             continue;
@@ -74,6 +80,7 @@ enum span_fault span_take_remote(struct span *s, span_check_fn *check, uintptr_t
         s->free[w] |= bits;
         s->free_count = (uint16_t)(s->free_count + __builtin_popcountll(bits));
     }
+    span_note_idle(s, (int64_t)s->free_count - before);
     if (FIRN_UNLIKELY(span_has_mesh(s, SPAN_DROPPED))) {
         span_set_mesh(s, 0, SPAN_DROPPED);
     }

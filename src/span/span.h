@@ -25,7 +25,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { SPAN_WORDS = 4, SPAN_MAX_SLOTS = 256 };
+enum { SPAN_WORDS = 4, SPAN_MAX_SLOTS = 256, SPAN_PENDING_SHIFT = 32 };
 
 enum span_state {
     SPAN_UNUSED, // never used, or address space that somebody else took (descriptor all zero)
@@ -84,6 +84,12 @@ _Static_assert(sizeof(struct span) == 1 << ROOT_SPAN_SHIFT, "root.c computes wit
 // take back, must not look like that of a thread that is. Changes only while there is one thread.
 extern uint32_t firn_span_mark;
 
+// Bytes of free slots in spans in use: memory that nobody has and nobody else can have. Kept by the slow
+// paths, for all classes; approximate in a forked child.
+extern _Atomic int64_t firn_span_idle_bytes;
+// Bytes of spans that wait for their owner to take back what others freed in them. Approximate likewise.
+extern _Atomic int64_t firn_span_pending_bytes;
+
 FIRN_INLINE const struct class_info *span_class(const struct span *s) {
     return &FIRN_ROOT.classes[root_cell_class(s->cell)];
 }
@@ -105,6 +111,18 @@ FIRN_INLINE struct span *span_at(uintptr_t offset, const struct class_info *c) {
 uintptr_t span_offset(const struct span *s);
 FIRN_INLINE uintptr_t span_base(const struct span *s) {
     return FIRN_ROOT.small_base + span_offset(s);
+}
+
+// `slots` more of the span's, or fewer, are free now.
+FIRN_INLINE void span_note_idle(const struct span *s, int64_t slots) {
+    atomic_fetch_add_explicit(&firn_span_idle_bytes, slots * (int64_t)span_class(s)->bytes,
+                              memory_order_relaxed);
+}
+
+FIRN_INLINE void span_note_pending(const struct span *s, int64_t spans) {
+    atomic_fetch_add_explicit(&firn_span_pending_bytes,
+                              spans * ((int64_t)span_class(s)->span_mask + 1),
+                              memory_order_relaxed);
 }
 
 FIRN_INLINE uint64_t span_bit(unsigned slot) {
@@ -192,13 +210,14 @@ FIRN_INLINE unsigned span_bucket(const struct span *s) {
 // says so before looking at `remote`: a free that comes later queues the span again, one that came
 // before has its bit in the words that are then read.
 FIRN_INLINE void span_unqueue(struct span *s) {
-    (void)atomic_fetch_and_explicit(&s->owner_word, UINT32_MAX, memory_order_seq_cst);
+    uint64_t was = atomic_fetch_and_explicit(&s->owner_word, UINT32_MAX, memory_order_seq_cst);
+    if (was >> SPAN_PENDING_SHIFT == firn_span_mark) {
+        span_note_pending(s, -1);
+    }
 }
 
 // What is wrong with a slot that another thread freed.
 enum span_fault { SPAN_FINE, SPAN_NOT_LIVE, SPAN_BAD_LINK };
-
-enum { SPAN_PENDING_SHIFT = 32 };
 
 FIRN_INLINE uint32_t span_owner_number(const struct span *s) {
     return (uint32_t)atomic_load_explicit(&s->owner_word, memory_order_relaxed);

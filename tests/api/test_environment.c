@@ -96,7 +96,7 @@ static void expect_summary(const char *mode) {
              (int)r.pid);
     assert_memory_equal(r.said, start, strlen(start));
     assert_int_equal(r.status, 0);
-    const char *last = strstr(r.said, "\nfirn:   thawed_pages ");
+    const char *last = strstr(r.said, "\nfirn:   mesh: engine ");
     assert_non_null(last);
     // One summary, and nothing after it.
     assert_ptr_equal(strchr(last + 1, '\n'), r.said + strlen(r.said) - 1);

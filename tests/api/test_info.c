@@ -234,7 +234,8 @@ static void test_malloc_stats_is_text_for_people(void **state) {
     for (const char *line = strchr(text, '\n') + 1; *line != '\0'; line = strchr(line, '\n') + 1) {
         char name[32];
         size_t value;
-        assert_int_equal(sscanf(line, "firn:   %31[a-z_] %zu", name, &value), 2);
+        const int is_words = strncmp(line, "firn:   mesh: engine ", 21) == 0;
+        assert_true(is_words || sscanf(line, "firn:   %31[a-z_] %zu", name, &value) == 2);
     }
     assert_non_null(strstr(text, "\nfirn:   allocated "));
     assert_non_null(strstr(text, "\nfirn:   resident "));

@@ -72,6 +72,9 @@ static void expect_ok(const char *text, struct options want) {
     assert_int_equal(o.options.seal, want.seal);
     assert_int_equal(o.options.cold_max_bytes, want.cold_max_bytes);
     assert_int_equal(o.options.cold_after_s, want.cold_after_s != 0 ? want.cold_after_s : 120);
+    assert_int_equal(o.options.mesh_auto, want.mesh_auto);
+    assert_int_equal(o.options.mesh_pace, want.mesh_pace == 0 ? 25 : want.mesh_pace);
+    assert_int_equal(o.options.mesh_budget, want.mesh_budget);
 }
 
 static const struct options defaults = {.purge_delay_ms = 1000};
@@ -105,6 +108,18 @@ static void test_every_key(void **state) {
     expect_ok("purge_delay=0", (struct options){.purge_delay_ms = 0});
     expect_ok("purge_delay=600000", (struct options){.purge_delay_ms = 600000});
     expect_ok("purge_delay=1k", (struct options){.purge_delay_ms = 1024});
+}
+
+static void test_meshing(void **state) {
+    (void)state;
+    struct options want = {.purge_delay_ms = 1000, .mesh_auto = true, .mesh_pace = 100};
+    want.mesh_budget = 4000;
+    expect_ok("mesh=auto:mesh_pace=100:mesh_budget=4000", want);
+    expect_ok("mesh=auto,mesh=off", defaults);
+    expect_complaint("mesh=on",
+                     "firn: FIRN_OPTIONS: mesh: value 'on' ignored; expected auto or off\n");
+    expect_complaint("mesh_pace=0",
+                     "firn: FIRN_OPTIONS: mesh_pace: value '0' ignored; expected 1 to 100\n");
 }
 
 static void test_bare_key_means_one(void **state) {
@@ -286,6 +301,7 @@ int main(void) {
         cmocka_unit_test(test_nothing_is_defaults),
         cmocka_unit_test(test_every_key),
         cmocka_unit_test(test_bare_key_means_one),
+        cmocka_unit_test(test_meshing),
         cmocka_unit_test(test_separators_and_order),
         cmocka_unit_test(test_words),
         cmocka_unit_test(test_samples_only_become_more),

@@ -92,7 +92,7 @@ static void tick_away(void *context) {
     sleep_ms(110);
     unsigned ticks = 0;
     while (span_state(s) == SPAN_DIRTY) {
-        upkeep_tick(firn_cache);
+        upkeep_tick(firn_cache, site);
         NEED(++ticks <= UPKEEP_TICKS);
     }
     NEED(firn_cache->ticks % UPKEEP_TICKS == 0);
