@@ -42,6 +42,17 @@ static_assert(FIRN_LEVEL >= 0 && FIRN_LEVEL <= 3, "FIRN_LEVEL is 0, 1, 2 or 3");
 #endif
 static_assert(!FIRN_VERIFY || FIRN_WIPE, "only zeros can be told from what was written");
 
+// The requested size is remembered, and what lies between it and the canary checked. P-SLACK.
+#ifndef FIRN_SLACK
+#define FIRN_SLACK (FIRN_LEVEL >= 3)
+#endif
+static_assert(!FIRN_SLACK || FIRN_CANARY, "the size is kept in the canary");
+
+// The rest of a large object's last page is filled and checked likewise. P-LARGE-SLACK.
+#ifndef FIRN_LARGE_SLACK
+#define FIRN_LARGE_SLACK (FIRN_LEVEL >= 3)
+#endif
+
 // Call-site partitions: 0 off, 1 hashed, 2 interned. P-PARTITION.
 #ifndef FIRN_PARTITION_MODE
 #define FIRN_PARTITION_MODE (FIRN_LEVEL == 0 ? 0 : FIRN_LEVEL == 3 ? 2 : 1)
@@ -62,6 +73,27 @@ static_assert(FIRN_PARTITION_BITS >= 0 && FIRN_PARTITION_BITS <= 6, "1 to 64 par
 #ifndef FIRN_LARGE_SNUG
 #define FIRN_LARGE_SNUG (FIRN_LEVEL >= 3)
 #endif
+
+// A freed large object reads as zeros, and its pages are handed out again only if they still do.
+// P-LARGE-RETIRE.
+#ifndef FIRN_LARGE_RETIRE
+#define FIRN_LARGE_RETIRE (FIRN_LEVEL >= 2)
+#endif
+
+// It is made inaccessible instead, and waits in a queue before its addresses are used again.
+// P-LARGE-CLOSE.
+#ifndef FIRN_LARGE_CLOSE
+#define FIRN_LARGE_CLOSE (FIRN_LEVEL >= 3)
+#endif
+static_assert(!FIRN_LARGE_CLOSE || FIRN_LARGE_RETIRE, "what cannot be closed has to be wiped");
+
+// Milliseconds, at most, that the sweep at exit takes; 0: none, unless the option `sweep` asks for it.
+// Where it is not 0 spans are also looked at now and then. P-SWEEP.
+#ifndef FIRN_SWEEP
+#define FIRN_SWEEP (FIRN_LEVEL == 3 ? 100 : 0)
+#endif
+static_assert(FIRN_SWEEP == 0 || (FIRN_SWEEP >= 10 && FIRN_SWEEP <= 10000),
+              "what the option accepts");
 
 // Guard pages between spans of small blocks: one index in so many is never handed out and made
 // inaccessible, at a random place; 2: every other one. 0: none. P-GUARD-SPAN.

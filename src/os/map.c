@@ -480,6 +480,13 @@ bool map_exclude_from_dump(uintptr_t address, size_t bytes) {
     return advise(address, bytes, MADV_DONTDUMP);
 }
 
+bool map_find_resident(uintptr_t address, size_t bytes, unsigned char *residence) {
+    int saved = errno;
+    bool is_known = mincore((void *)address, bytes, residence) == 0;
+    errno = saved;
+    return is_known;
+}
+
 size_t map_guard_vmas(void) {
     return guard_vmas();
 }

@@ -78,6 +78,10 @@ bool map_allow_writes(uintptr_t address, size_t bytes);
 bool map_wipe_on_fork(uintptr_t address, size_t bytes) FIRN_CHECKED;
 bool map_exclude_from_dump(uintptr_t address, size_t bytes);
 
+// Sets bit 0 of residence[i] if the range's i-th page is in memory; 0: never touched, given back, or in
+// swap. False when the kernel does not say. Preserves errno.
+bool map_find_resident(uintptr_t address, size_t bytes, unsigned char *residence) FIRN_CHECKED;
+
 // VMAs spent on mprotect guards now, and the budget (a quarter of the live vm.max_map_count).
 size_t map_guard_vmas(void);
 size_t map_guard_vma_budget(void);

@@ -121,6 +121,7 @@ bool adjust_extend(struct tract *tract, struct run *run, size_t bytes) {
         is_taken = after != NULL && adjust_take_all(tract, next, after, rest);
     }
     if (is_taken) {
+        run->is_resident = false;
         adjust_set_end(tract, run, run->end + more);
     }
     return is_taken;

@@ -191,6 +191,7 @@ static struct run *carve_piece(struct tract *tract, const struct run *run, uintp
     piece->end = end;
     piece->state = run->state;
     piece->free_ns = run->free_ns;
+    piece->is_resident = run->is_resident;
     piece->is_guarded = map_guard(start, body - start);
     return piece;
 }

@@ -6,6 +6,7 @@
 #include "src/base/align.h"
 #include "src/base/config.h"
 #include "src/base/fatal.h"
+#include "src/base/text.h"
 #include "src/meta/arena.h"
 #include "src/os/caps.h"
 #include "src/os/clock.h"
@@ -13,15 +14,15 @@
 #include "src/span/large_heap.h"
 #include "src/span/move.h"
 #include "src/span/recycle.h"
+#include "src/span/release.h"
+#include "src/span/retire.h"
 
 #include <errno.h>
 #include <string.h>
 
 enum {
-    LARGE_BATCH = 16,           // runs purged for one taking of the lock
-    LARGE_KEEP_MOST = 32 << 20, // larger ones are purged at once
-    LARGE_PIECES_MOST = 16,     // moves after which an object is copied, to be one mapping again
-    LARGE_PIECES_SHARE = 16     // of max_map_count, spent on moved objects
+    LARGE_PIECES_MOST = 16, // moves after which an object is copied, to be one mapping again
+    LARGE_PIECES_SHARE = 16 // of max_map_count, spent on moved objects
 };
 #define LARGE_DELAY_NS UINT64_C(1000000000)
 
@@ -49,107 +50,10 @@ void large_start(const struct reservation *range) {
 
 // ---- giving memory back ----
 
-// Runs that are RUN_BUSY, on their way to being free.
-struct large_batch {
-    unsigned count;
-    struct run *runs[LARGE_BATCH];
-};
-
-static void large_batch_add(struct large_batch *batch, struct run *run) {
-    FIRN_ENSURE(batch->count < LARGE_BATCH);
-    run->state = RUN_BUSY;
-    batch->runs[batch->count++] = run;
-    large->busy++;
-    large->busy_bytes += run_body_bytes(run);
-    large->pieces -= run->pieces;
-}
-
-static void large_note_due(void) {
-    const struct run *oldest = large->reuse.oldest;
-    uint64_t due = oldest != NULL ? oldest->free_ns + large->delay_ns : UINT64_MAX;
-    atomic_store_explicit(&large->due_ns, due, memory_order_relaxed);
-}
-
-// Purges the batch outside of the lock, which is held before and after. In a sparse tract the lock
-// stays held: a child forked meanwhile could not tell whether the addresses are still ours.
-static void large_batch_purge(struct large_batch *batch) {
-    if (batch->count == 0) {
-        return;
-    }
-    bool is_sparse = false;
-    for (unsigned i = 0; i < batch->count; i++) {
-        is_sparse |= space_tract_of(&large->space, batch->runs[i])->range.is_sparse;
-    }
-    if (!is_sparse) {
-        lock_release(&large->lock);
-    }
-    for (unsigned i = 0; i < batch->count; i++) {
-        tract_purge(space_tract_of(&large->space, batch->runs[i]), batch->runs[i]);
-    }
-    if (!is_sparse) {
-        lock_acquire(&large->lock);
-    }
-    for (unsigned i = 0; i < batch->count; i++) {
-        struct run *run = batch->runs[i];
-        large->busy--;
-        large->busy_bytes -= run_body_bytes(run);
-        tract_settle(space_tract_of(&large->space, run), run);
-    }
-    batch->count = 0;
-}
-
-// Takes what exceeds the bound out of the cache. A quarter more, so that a program that frees much
-// purges in batches.
-static void large_evict_excess(struct large_batch *batch) {
-    if (!reuse_is_over(&large->reuse, large->live_bytes)) {
-        return;
-    }
-    size_t target = reuse_bound(&large->reuse, large->live_bytes) / 4 * 3;
-    do {
-        struct run *run = reuse_evict(&large->reuse);
-        if (run == NULL) {
-            return;
-        }
-        reuse_note_evicted(&large->reuse, run_body_bytes(run));
-        large_batch_add(batch, run);
-    } while (batch->count < LARGE_BATCH && large->reuse.bins.bytes > target);
-}
-
-// Purges everything in the cache that was freed at or before `now_ns`. The lock is released and
-// taken again. True if there was anything.
-static bool large_purge_cache(uint64_t now_ns) {
-    bool any = false;
-    for (;;) {
-        struct large_batch batch = {0};
-        while (batch.count < LARGE_BATCH && large->reuse.oldest != NULL &&
-               large->reuse.oldest->free_ns <= now_ns) {
-            large_batch_add(&batch, reuse_evict(&large->reuse));
-        }
-        if (batch.count == 0) {
-            break;
-        }
-        any = true;
-        large_batch_purge(&batch);
-    }
-    large_note_due();
-    return any;
-}
-
-// A run that no longer has an object goes to the cache, or is purged with the batch.
-static void large_discard(struct run *run, struct large_batch *batch) {
-    if (run_body_bytes(run) > LARGE_KEEP_MOST || large->delay_ns == 0) {
-        large_batch_add(batch, run);
-        return;
-    }
-    reuse_put(&large->reuse, run, clock_coarse_ns());
-    large_evict_excess(batch);
-    large_note_due();
-}
-
 bool large_trim(void) {
     int saved = errno;
     lock_acquire(&large->lock);
-    bool any = large_purge_cache(clock_coarse_ns());
+    bool any = release_cached(clock_coarse_ns());
     lock_release(&large->lock);
     if (FIRN_DEBUG) {
         large_check();
@@ -165,7 +69,7 @@ void large_upkeep(uint64_t now_ns) {
     int saved = errno;
     lock_acquire(&large->lock);
     if (now_ns >= large->delay_ns) {
-        large_purge_cache(now_ns - large->delay_ns);
+        (void)release_cached(now_ns - large->delay_ns);
     }
     lock_release(&large->lock);
     errno = saved;
@@ -174,7 +78,7 @@ void large_upkeep(uint64_t now_ns) {
 void large_set_purge_delay(uint64_t delay_ns) {
     lock_acquire(&large->lock);
     large->delay_ns = delay_ns;
-    large_note_due();
+    release_note_due();
     lock_release(&large->lock);
 }
 
@@ -263,6 +167,28 @@ static bool large_round(size_t size, size_t align, size_t *bytes) {
            !__builtin_add_overflow(*bytes, align, &sum) && sum <= PTRDIFF_MAX;
 }
 
+// P-LARGE-RETIRE: all of the object is still as it was left. Found by an innocent call.
+static void large_verify(uintptr_t object, size_t bytes, bool is_resident) {
+    size_t at = retire_find_change(object, bytes, is_resident);
+    if (FIRN_LIKELY(at == bytes)) {
+        return;
+    }
+    char found[64];
+    struct text t = text_on(found, sizeof found);
+    text_str(&t, "byte ");
+    text_dec(&t, at);
+    text_str(&t, " of a freed block was written to");
+    struct fatal_info info = {
+        .api = firn_call.api != NULL ? firn_call.api : "malloc",
+        .address = object,
+        .class_bytes = FATAL_CLASS_LARGE,
+        .size = FATAL_SIZE_UNKNOWN,
+        .found = found,
+        .caller = firn_call.site,
+    };
+    fatal(FATAL_WRITE_AFTER_FREE, &info);
+}
+
 void *large_alloc(size_t size, size_t align, bool *is_zero) {
     int saved = errno;
     size_t bytes;
@@ -276,15 +202,21 @@ void *large_alloc(size_t size, size_t align, bool *is_zero) {
     lock_acquire(&large->lock);
     struct carve_request request = {.bytes = bytes, .align = align};
     struct run *run = large_take(&request, is_zero);
-    if (FIRN_UNLIKELY(run == NULL) && large_purge_cache(clock_coarse_ns())) {
+    if (FIRN_UNLIKELY(run == NULL) && release_all(clock_coarse_ns())) {
         run = large_take(&request, is_zero);
     }
     void *object = NULL;
+    bool is_resident = false;
     if (FIRN_LIKELY(run != NULL)) {
         large_count_in(run, size);
         object = (void *)run->object; // NOLINT(performance-no-int-to-ptr)
+        is_resident = run->is_resident;
     }
     lock_release(&large->lock);
+    if (FIRN_LARGE_RETIRE && object != NULL) {
+        large_verify((uintptr_t)object, bytes, is_resident);
+        *is_zero = true;
+    }
     errno = object != NULL ? saved : ENOMEM;
     return object;
 }
@@ -292,7 +224,7 @@ void *large_alloc(size_t size, size_t align, bool *is_zero) {
 enum large_kind large_free(uintptr_t address, struct large_block *block) {
     int saved = errno;
     struct run *run = NULL;
-    struct large_batch batch;
+    struct release_batch batch;
     batch.count = 0;
     lock_acquire(&large->lock);
     enum large_kind kind = large_look_up(address, &run);
@@ -302,8 +234,8 @@ enum large_kind large_free(uintptr_t address, struct large_block *block) {
     if (FIRN_LIKELY(kind == LARGE_LIVE)) {
         large_count_out(run);
         adjust_clear(space_tract_of(&large->space, run), run);
-        large_discard(run, &batch);
-        large_batch_purge(&batch);
+        release_discard(&batch, run, address);
+        release_finish(&batch);
     }
     lock_release(&large->lock);
     errno = saved;
@@ -329,9 +261,9 @@ static struct run *large_take_for(const struct run *run, size_t bytes) {
 
 // Moves a live object to a new run of `bytes`, larger than its own. The lock is held, released for
 // the work, and taken again. NULL when memory is exhausted; the object is untouched then.
-static struct run *large_move(struct run *run, size_t bytes, struct large_batch *batch) {
+static struct run *large_move(struct run *run, size_t bytes, struct release_batch *batch) {
     struct run *to = large_take_for(run, bytes);
-    if (to == NULL && large_purge_cache(clock_coarse_ns())) {
+    if (to == NULL && release_all(clock_coarse_ns())) {
         to = large_take_for(run, bytes);
     }
     if (to == NULL) {
@@ -357,16 +289,17 @@ static struct run *large_move(struct run *run, size_t bytes, struct large_batch 
         large->pieces += run->pieces + 1u;
     }
     large_count_out(run);
+    uintptr_t object = run->object;
     adjust_clear(space_tract_of(&large->space, run), run);
     if (result == MOVE_COPIED) {
-        large_discard(run, batch);
+        release_discard(batch, run, object);
     } else {
-        large_batch_add(batch, run);
+        release_purge(batch, run);
     }
     return to;
 }
 
-static bool large_shrink(struct run *run, size_t bytes, struct large_batch *batch) {
+static bool large_shrink(struct run *run, size_t bytes, struct release_batch *batch) {
     struct run *tail;
     struct tract *tract = space_tract_of(&large->space, run);
     if (!adjust_shrink(tract, run, bytes, &tail)) {
@@ -374,13 +307,13 @@ static bool large_shrink(struct run *run, size_t bytes, struct large_batch *batc
     }
     if (tail != NULL) {
         large->pieces += tail->pieces;
-        large_batch_add(batch, tail);
+        release_purge(batch, tail);
     }
     return true;
 }
 
 // The new place of a live object; NULL when memory is exhausted. The lock may be released.
-static struct run *large_refit(struct run *run, size_t bytes, struct large_batch *batch) {
+static struct run *large_refit(struct run *run, size_t bytes, struct release_batch *batch) {
     size_t old_bytes = run_object_bytes(run);
     if (bytes < old_bytes) {
         // If the tail cannot be cut off, the object keeps it: nothing the program could notice.
@@ -402,7 +335,7 @@ void *large_resize(uintptr_t address, size_t size, enum large_kind *kind) {
     int saved = errno;
     size_t bytes;
     struct run *run = NULL;
-    struct large_batch batch;
+    struct release_batch batch;
     batch.count = 0;
     void *object = NULL;
     bool is_possible = large_round(size, FIRN_PAGE, &bytes);
@@ -414,7 +347,7 @@ void *large_resize(uintptr_t address, size_t size, enum large_kind *kind) {
             run->size = size;
             object = (void *)run->object; // NOLINT(performance-no-int-to-ptr)
         }
-        large_batch_purge(&batch);
+        release_finish(&batch);
     }
     lock_release(&large->lock);
     errno = object != NULL || *kind != LARGE_LIVE ? saved : ENOMEM;
@@ -428,7 +361,7 @@ void large_stats(struct large_stats *out) {
     out->allocated_bytes = large->live_bytes;
     out->live = large->live;
     out->dirty_bytes = large->reuse.bins.bytes + large->busy_bytes;
-    out->retained_bytes = large->space.shared.free.bytes;
+    out->retained_bytes = large->space.shared.free.bytes + large->closed.bytes;
     out->mapped_bytes = large->space.shared.mapped_bytes;
     lock_release(&large->lock);
 }
@@ -447,15 +380,15 @@ void large_before_fork(void) {
     lock_acquire(&large->lock);
 }
 
-// In a child: what other threads had in hand outside of the lock is finished for them. Purging
-// twice does no harm. An object on its way to another place stays where it was: its owner does not
+// In a child: what other threads had in hand outside of the lock is finished for them. An object on its way to another place stays where it was: its owner does not
 // exist here, but somebody may know its address; the place it was going to is lost.
 static void large_recover(struct tract *tract) {
     for (uintptr_t at = tract->range.base; at < tract->frontier;) {
         struct run *run = page_map_get(&tract->map, at);
         if (run->state == RUN_BUSY) {
-            tract_purge(tract, run);
-            run = tract_settle(tract, run);
+            uintptr_t start = run->start;
+            release_recover(run);
+            run = page_map_get_before(&tract->map, start);
         } else if (run->state == RUN_LEAVING) {
             run->state = RUN_LIVE;
         }

@@ -45,7 +45,8 @@ struct large_stats {
 void large_start(const struct reservation *range);
 
 // A block of `size` bytes (1 .. PTRDIFF_MAX) aligned to `align` (power of two, any size). NULL with
-// errno ENOMEM. *is_zero tells whether the content is known to be zeros.
+// errno ENOMEM. *is_zero tells whether the content is known to be zeros. The process ends when
+// somebody wrote to memory that was freed (FIRN_LARGE_RETIRE).
 void *large_alloc(size_t size, size_t align, bool *is_zero);
 
 // Finds out about an address; fills *block for LARGE_LIVE and LARGE_INTERIOR (the containing object).
@@ -64,6 +65,11 @@ struct large_view {
     size_t requested; // bytes the program asked for; of a free run, at last
 };
 bool large_peek(uintptr_t address, struct large_view *out);
+
+// The end of the page in which an object of `size` bytes ends.
+FIRN_INLINE uintptr_t large_page_end(uintptr_t object, size_t size) {
+    return (object + size + FIRN_PAGE - 1) & ~((uintptr_t)FIRN_PAGE - 1);
+}
 
 // Frees the live object that starts at `address`; exact: checks under the lock. Returns what the
 // address was; anything but LARGE_LIVE means that nothing was done and the caller reports.

@@ -9,6 +9,7 @@ enum { CHECK_SCAN_MOST = 64 << 20 };
 struct check_totals {
     size_t free, free_bytes;
     size_t cached, cached_bytes;
+    size_t closed, closed_bytes;
     size_t live, live_bytes;
     size_t busy, busy_bytes;
     size_t pieces;
@@ -66,6 +67,11 @@ static void check_run(const struct tract *tract, const struct run *run,
         totals->pieces += run->pieces;
         FIRN_ENSURE(check_is_binned(&firn_large.reuse.bins, run));
         break;
+    case RUN_CLOSED:
+        totals->closed++;
+        totals->closed_bytes += body;
+        FIRN_ENSURE(run->pieces == 0 && !run->is_resident);
+        break;
     case RUN_BUSY:
         totals->busy++;
         totals->busy_bytes += body;
@@ -116,6 +122,17 @@ static void check_cache(const struct reuse *reuse) {
     FIRN_ENSURE(newer == reuse->oldest && count == reuse->bins.runs);
 }
 
+static void check_closed(const struct closed *closed) {
+    size_t count = 0;
+    const struct run *older = NULL;
+    for (const struct run *run = closed->oldest; run != NULL; run = run->newer) {
+        FIRN_ENSURE(run->state == RUN_CLOSED && run->older == older);
+        older = run;
+        count++;
+    }
+    FIRN_ENSURE(older == closed->newest && count == closed->runs);
+}
+
 void large_check(void) {
     struct large_heap *large = &firn_large;
     struct check_totals totals = {0};
@@ -129,6 +146,9 @@ void large_check(void) {
         }
     }
     check_cache(&large->reuse);
+    check_closed(&large->closed);
+    FIRN_ENSURE(totals.closed == large->closed.runs);
+    FIRN_ENSURE(totals.closed_bytes == large->closed.bytes);
     FIRN_ENSURE(totals.free == large->space.shared.free.runs);
     FIRN_ENSURE(totals.free_bytes == large->space.shared.free.bytes);
     FIRN_ENSURE(totals.cached == large->reuse.bins.runs);

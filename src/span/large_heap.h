@@ -4,6 +4,7 @@
 #define FIRN_SPAN_LARGE_HEAP_H
 
 #include "src/os/lock.h"
+#include "src/span/closed.h"
 #include "src/span/reuse.h"
 #include "src/span/space.h"
 
@@ -15,6 +16,7 @@ struct large_heap {
     struct lock lock;
     struct space space;
     struct reuse reuse;
+    struct closed closed;
     size_t live; // objects, and their whole pages
     size_t live_bytes;
     size_t busy;       // runs being purged or moved by some thread, outside of the lock

@@ -23,8 +23,9 @@
 enum run_state {
     RUN_FREE,    // reads as zeros, in the bins of its space; never beside another RUN_FREE, but
                  // when the guard between them could not be removed
-    RUN_CACHED,  // freed, content still there, in the reuse cache
-    RUN_BUSY,    // freed, being purged outside of the lock; nobody else may touch it
+    RUN_CACHED,  // freed, content still there, or zeros (FIRN_LARGE_RETIRE), in the reuse cache
+    RUN_CLOSED,  // freed, all of it inaccessible, in the queue of such runs (closed.h)
+    RUN_BUSY,    // freed, being wiped or purged outside of the lock; nobody else may touch it
     RUN_LIVE,    // holds an object
     RUN_LEAVING, // holds an object whose pages are being moved away outside of the lock
     RUN_LOST     // sparse regions: somebody else took these addresses; never used again
@@ -39,13 +40,14 @@ struct run {
     uint64_t free_ns; // when it entered the reuse cache
     struct run *prev; // neighbours in its bin (free or cached); next also links spare descriptors
     struct run *next;
-    struct run *older; // reuse cache, by age
+    struct run *older; // reuse cache or closed runs, by age
     struct run *newer;
-    uint16_t bin;    // which bin, while in one
-    uint8_t state;   // enum run_state
-    uint8_t region;  // index in the space
-    uint8_t pieces;  // mappings map_move left in the body; it must be renewed before it merges
-    bool is_guarded; // every page of [start, body) is inaccessible
+    uint16_t bin;     // which bin, while in one
+    uint8_t state;    // enum run_state
+    uint8_t region;   // index in the space
+    uint8_t pieces;   // mappings map_move left in the body; it must be renewed before it merges
+    bool is_guarded;  // every page of [start, body) is inaccessible
+    bool is_resident; // every page of [body, end) is in memory, or was (live, cached)
 };
 
 FIRN_INLINE size_t run_body_bytes(const struct run *run) {

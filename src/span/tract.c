@@ -105,6 +105,7 @@ void tract_link(struct tract *tract, struct run *run) {
 
 void tract_bin(struct tract *tract, struct run *run) {
     run->state = RUN_FREE;
+    run->is_resident = false;
     bins_insert(&tract->shared->free, run);
 }
 
@@ -197,6 +198,7 @@ bool tract_merge_cached(struct tract *tract, struct run *run, struct run *next) 
     if (!map_unguard(next->start, next->body - next->start)) {
         return false;
     }
+    run->is_resident = false; // the guards were not
     tract_append(tract, run, next);
     return true;
 }
