@@ -17,6 +17,8 @@
 
 #define CANARY_ONES UINT64_C(0x0101010101010101)
 enum { CANARY_BYTES = 8 };
+// Where slack.h keeps how much of the slot is left over. Not compared.
+#define CANARY_SIZE_BITS (FIRN_SLACK ? UINT64_C(0x00000002fefe0000) : 0)
 
 // What the slot at `address` must end with.
 FIRN_INLINE uint64_t canary_of(uintptr_t address) {
@@ -44,7 +46,7 @@ FIRN_INLINE void canary_store_last(uintptr_t address, size_t slot_bytes, uint64_
 
 // 0 if the slot's canary is what it should be.
 FIRN_INLINE uint64_t canary_change(uintptr_t address, size_t slot_bytes) {
-    return canary_load(address, slot_bytes) ^ canary_of(address);
+    return (canary_load(address, slot_bytes) ^ canary_of(address)) & ~CANARY_SIZE_BITS;
 }
 
 #endif

@@ -1,6 +1,7 @@
 // P-CANARY, P-WIPE and P-VERIFY, put together.
 #include "hardening/slot.h"
 
+#include "hardening/slack.h"
 #include "hardening/wipe.h"
 #include "src/base/text.h"
 
@@ -92,7 +93,8 @@ FIRN_INLINE void *arm(uintptr_t address, size_t slot_bytes, size_t before_bytes,
                       uintptr_t site) {
     uint64_t right = FIRN_CANARY ? canary_of(address) : 0;
     uint64_t word = FIRN_CANARY ? canary_load(address, slot_bytes) : 0;
-    if (FIRN_VERIFY && FIRN_UNLIKELY(!is_as_left || (word != right && word != 0))) {
+    if (FIRN_VERIFY &&
+        FIRN_UNLIKELY(!is_as_left || (((word ^ right) & ~CANARY_SIZE_BITS) != 0 && word != 0))) {
         report_write(address, slot_bytes, site);
     }
     if (FIRN_CANARY) {
@@ -192,6 +194,7 @@ void slot_start(void) {
 }
 
 void slot_wipe(uintptr_t address, size_t slot_bytes) {
+    slack_forget(address, slot_bytes);
     if (FIRN_WIPE) {
         wipe_zero_narrow((void *)address, slot_bytes - FIRN_SLOT_EXTRA);
     }

@@ -9,6 +9,7 @@
 #include "src/front/options.h"
 #include "src/heap/extent.h"
 #include "src/heap/report.h"
+#include "src/heap/sweep.h"
 #include "src/os/keep.h"
 #include "src/os/sink.h"
 #include "src/os/sys.h"
@@ -231,6 +232,7 @@ void front_start(void) {
 }
 
 void front_end(void) {
+    sweep_at_exit(options_get()->sweep_ms);
     if (options_get()->stats_exit) {
         figures_print(keep_descriptor(&front_stderr));
     }

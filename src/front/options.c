@@ -35,6 +35,7 @@ enum option_index {
     OPTION_MESH,
     OPTION_MESH_PACE,
     OPTION_MESH_BUDGET,
+    OPTION_SWEEP,
     OPTIONS
 };
 
@@ -55,10 +56,14 @@ static const struct option_key option_keys[OPTIONS] = {
     [OPTION_MESH] = {"mesh", "off auto", 0, 0, "auto or off"},
     [OPTION_MESH_PACE] = {"mesh_pace", NULL, 1, 100, NULL},
     [OPTION_MESH_BUDGET] = {"mesh_budget", NULL, 0, 1000000000, NULL},
+    [OPTION_SWEEP] = {"sweep", NULL, FIRN_SWEEP, 10000, NULL},
 };
 
-static struct options options_now = {
-    .purge_delay_ms = 1000, .cold_after_s = 120, .mesh_auto = FIRN_MESH_AUTO, .mesh_pace = 25};
+static struct options options_now = {.purge_delay_ms = 1000,
+                                     .cold_after_s = 120,
+                                     .mesh_auto = FIRN_MESH_AUTO,
+                                     .mesh_pace = 25,
+                                     .sweep_ms = FIRN_SWEEP};
 
 const struct options *options_get(void) {
     return &options_now;
@@ -181,6 +186,9 @@ static void options_set(unsigned index, uint64_t value, const char *text, size_t
         break;
     case OPTION_MESH_BUDGET:
         options_now.mesh_budget = (size_t)value;
+        break;
+    case OPTION_SWEEP:
+        options_now.sweep_ms = (uint32_t)value;
         break;
     default:
         options_now.purge_delay_ms = (uint32_t)value;

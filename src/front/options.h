@@ -28,6 +28,7 @@ struct options {
     bool mesh_auto;          // mesh=auto: compact without being asked; mesh=off
     unsigned mesh_pace;      // mesh_pace=N: percent of a processor for that; 1..100, default 25
     size_t mesh_budget;      // mesh_budget=N: mappings it may use; 0: as many as the kernel leaves
+    uint32_t sweep_ms;       // sweep=MS: of the sweep at exit; 0: none
     // report=FILE, report=fd:N, report=syslog: where reports go (os/sink); "": standard error. A path
     // cannot contain a separator.
     char report[OPTIONS_REPORT_BYTES];

@@ -4,6 +4,7 @@
 #define FIRN_HEAP_EXTENT_H
 
 #include "hardening/sample.h"
+#include "hardening/slack.h"
 #include "hardening/slot.h"
 #include "src/span/large_extent.h"
 #include "src/span/region.h"
@@ -22,8 +23,9 @@ FIRN_INLINE size_t heap_extent_small(uintptr_t address) {
     if (!span_is_live(s, slot) || span_is_remote(s, slot)) {
         return 0;
     }
-    uintptr_t end = (slot + 1) * (uintptr_t)c->bytes - FIRN_SLOT_EXTRA;
     uintptr_t at = offset & c->span_mask;
+    uintptr_t start = slot * (uintptr_t)c->bytes;
+    uintptr_t end = start + slack_size(address - at + start, c->bytes);
     return at < end ? end - at : 0;
 }
 

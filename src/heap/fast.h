@@ -3,6 +3,7 @@
 #ifndef FIRN_HEAP_FAST_H
 #define FIRN_HEAP_FAST_H
 
+#include "hardening/slack.h"
 #include "hardening/slot.h"
 #include "src/base/config.h"
 #include "src/cache/cache.h"
@@ -36,7 +37,9 @@ FIRN_INLINE void *heap_alloc_fast(size_t size, uintptr_t site) {
     uintptr_t address = cache_take(e, top, entry);
     size_t slot_bytes = e->slot_bytes;
     size_t before_bytes = entry >> ENTRY_SLOT_SHIFT != 0 ? slot_bytes : 0;
-    return slot_issue(address, slot_bytes, before_bytes, (entry & ENTRY_VIRGIN) != 0, site);
+    void *p = slot_issue(address, slot_bytes, before_bytes, (entry & ENTRY_VIRGIN) != 0, site);
+    slack_note(address, slot_bytes, size);
+    return p;
 }
 
 // Puts a slot that was just freed into circulation where room or noise is missing, and retires it.
@@ -87,6 +90,7 @@ FIRN_INLINE bool heap_free_owned(void *p, uint64_t pending, const char *api, uin
         c->noise_at = noise_at + 1;
         cache_push(c, at, top, noise, entry);
         size_t slot_bytes = e->slot_bytes;
+        slack_retire(address, slot_bytes, api, site);
         slot_retire(address, slot_bytes, slot != 0 ? slot_bytes : 0, api, site);
     } else {
         heap_retire_slow(c, at, entry, api, site);

@@ -1,6 +1,7 @@
 #include "src/heap/find.h"
 
 #include "hardening/sample.h"
+#include "hardening/slack.h"
 #include "hardening/slot.h"
 #include "src/cache/cache.h"
 #include "src/span/region.h"
@@ -94,6 +95,15 @@ void find_pointer(const void *p, struct found *out) {
 void find_check(struct found *f) {
     if (f->kind == FOUND_SLOT && !slot_is_whole(f->span, f->slot, &f->id, &f->what)) {
         f->kind = FOUND_BAD;
+    }
+    const struct large_block *b = &f->block;
+    bool is_whole =
+        f->kind == FOUND_SLOT
+            ? slack_is_whole(span_base(f->span) + f->slot * f->class_bytes, f->class_bytes)
+            : f->kind != FOUND_LARGE || !FIRN_LARGE_SLACK ||
+                  slack_is_filled(b->base + b->size, large_page_end(b->base, b->size));
+    if (!is_whole) {
+        bad(f, FATAL_OVERFLOW, SLACK_FOUND);
     }
 }
 

@@ -25,7 +25,8 @@ struct found {
 };
 
 void find_pointer(const void *p, struct found *out);
-// P-CANARY: a live slot whose canary, or the one before it, is broken becomes FOUND_BAD. Not part of the
+// P-CANARY, P-SLACK, P-LARGE-SLACK: a live block that was written to past its end, or whose neighbour's
+// canary is broken, becomes FOUND_BAD. Not part of the
 // above: programs that ask for the usable size ask it of every block, and would wait for more memory.
 void find_check(struct found *f);
 // Misuse of `p`, as `found` says.

@@ -1,6 +1,7 @@
 #include "src/heap/heap.h"
 
 #include "hardening/sample.h"
+#include "hardening/slack.h"
 #include "src/base/text.h"
 #include "src/cache/inspect.h"
 #include "src/cache/remote.h"
@@ -32,11 +33,25 @@ static void *alloc_large(size_t size, size_t align, bool *is_zero) {
     upkeep_tick_alloc(c);
     void *p = large_alloc(size, align, is_zero);
     // What other classes no longer need may be what is missing.
-    return p != NULL || !heap_trim() ? p : large_alloc(size, align, is_zero);
+    if (p == NULL && heap_trim()) {
+        p = large_alloc(size, align, is_zero);
+    }
+    if (FIRN_LARGE_SLACK && p != NULL) {
+        slack_fill((uintptr_t)p + size, large_page_end((uintptr_t)p, size));
+    }
+    return p;
 }
 
+// A small block that is wanted. `align` is a power of two that divides the class's size.
+struct request {
+    size_t size;
+    size_t align;
+    unsigned class_index;
+    uintptr_t site;
+};
+
 // The next slot of a cell, NULL when there is neither one nor memory for one.
-static void *take_slot(struct cache *c, unsigned cell, uintptr_t site) {
+static void *take_slot(struct cache *c, unsigned cell, size_t size, uintptr_t site) {
     struct cache_cell *e = &c->cells[cell];
     uint64_t entry = cache_peek(e->top);
     if (entry == 0 && cache_refill(c, cell)) {
@@ -48,7 +63,9 @@ static void *take_slot(struct cache *c, unsigned cell, uintptr_t site) {
     uintptr_t address = cache_take(e, e->top, entry);
     size_t slot_bytes = e->slot_bytes;
     size_t before_bytes = entry >> ENTRY_SLOT_SHIFT != 0 ? slot_bytes : 0;
-    return slot_issue(address, slot_bytes, before_bytes, (entry & ENTRY_VIRGIN) != 0, site);
+    void *p = slot_issue(address, slot_bytes, before_bytes, (entry & ENTRY_VIRGIN) != 0, site);
+    slack_note(address, slot_bytes, size);
+    return p;
 }
 
 // The number of this thread. To ask costs a system call: it is kept where a forked child finds 0.
@@ -80,15 +97,16 @@ void heap_note_larger(void) {
 
 // Its class is out of addresses (64 GiB of one size; less where addresses are narrow), not out of
 // memory: the next larger one that keeps the alignment has others, and so have runs of pages.
-FIRN_COLD static void *alloc_larger(struct cache *c, unsigned class_index, size_t align,
-                                    uintptr_t site) {
-    size_t size = FIRN_ROOT.classes[class_index].bytes;
+FIRN_COLD static void *alloc_larger(struct cache *c, const struct request *request) {
+    unsigned class_index = request->class_index;
+    size_t align = request->align;
+    uintptr_t site = request->site;
     unsigned partition = partition_of(site, c->site_key);
     heap_note_larger();
     while (++class_index < SIZE_CLASSES) {
         unsigned cell = root_cell(class_index, partition);
         if (FIRN_ROOT.classes[class_index].bytes % align == 0) {
-            void *p = take_slot(c, cell, site);
+            void *p = take_slot(c, cell, request->size, site);
             if (p != NULL) {
                 return p;
             }
@@ -98,23 +116,24 @@ FIRN_COLD static void *alloc_larger(struct cache *c, unsigned class_index, size_
         }
     }
     bool is_zero;
-    return alloc_large(size, FIRN_PAGE, &is_zero);
+    return alloc_large(FIRN_ROOT.classes[request->class_index].bytes, FIRN_PAGE, &is_zero);
 }
 
-// `align` is a power of two that divides the class's size.
-static void *alloc_class(unsigned class_index, size_t align, uintptr_t site) {
+static void *alloc_class(const struct request *request) {
+    unsigned class_index = request->class_index;
+    uintptr_t site = request->site;
     struct cache *c = life_thread_cache();
     if (c == NULL) {
         return fail();
     }
     upkeep_tick_alloc(c);
     unsigned cell = root_cell(class_index, partition_of(site, c->site_key));
-    void *p = take_slot(c, cell, site);
+    void *p = take_slot(c, cell, request->size, site);
     if (FIRN_UNLIKELY(p == NULL) && firn_regions[cell].is_exhausted) {
-        return alloc_larger(c, class_index, align, site);
+        return alloc_larger(c, request);
     }
     if (FIRN_UNLIKELY(p == NULL) && heap_trim()) {
-        p = take_slot(c, cell, site);
+        p = take_slot(c, cell, request->size, site);
     }
     return FIRN_LIKELY(p != NULL) ? p : fail();
 }
@@ -134,7 +153,7 @@ FIRN_NOINLINE void *heap_alloc_slow(size_t size, uintptr_t site) {
             return p;
         }
     }
-    return alloc_class(size_class_of(size + FIRN_SLOT_EXTRA), 16, site);
+    return alloc_class(&(struct request){size, 16, size_class_of(size + FIRN_SLOT_EXTRA), site});
 }
 
 void *heap_alloc(size_t size, uintptr_t site) {
@@ -148,6 +167,7 @@ void *heap_alloc_zeroed(size_t size, uintptr_t site) {
     bool is_zero;
     void *p;
     if (size > SMALL_MAX - FIRN_SLOT_EXTRA) {
+        fatal_note_call("calloc", site);
         p = alloc_large(size, FIRN_PAGE, &is_zero);
     } else {
         p = heap_alloc_fast(size, site);
@@ -177,7 +197,7 @@ void *heap_alloc_aligned(size_t align, size_t size, uintptr_t site) {
         if (FIRN_UNLIKELY(firn_cache->samples_due != 0)) {
             p = take_sample(size, align, site, __builtin_frame_address(0));
         }
-        return p != NULL ? p : alloc_class(class_index, align, site);
+        return p != NULL ? p : alloc_class(&(struct request){size, align, class_index, site});
     }
     bool is_zero;
     return alloc_large(size > 0 ? size : 1, align > FIRN_PAGE ? align : FIRN_PAGE, &is_zero);
@@ -231,6 +251,7 @@ FIRN_COLD void heap_retire_slow(struct cache *c, uintptr_t at, uint64_t entry, c
     }
     size_t slot_bytes = e->slot_bytes;
     bool is_first = entry >> ENTRY_SLOT_SHIFT == 0;
+    slack_retire(entry & ENTRY_ADDRESS, slot_bytes, api, site);
     slot_retire(entry & ENTRY_ADDRESS, slot_bytes, is_first ? 0 : slot_bytes, api, site);
     if (is_full) { // a burst of frees has no other slow path
         upkeep_tick(c, site);
@@ -346,7 +367,9 @@ size_t heap_usable(const void *p, uintptr_t site) {
     if (f.kind == FOUND_BAD) {
         find_report(p, &f, &(struct heap_call){"malloc_usable_size", site, FATAL_SIZE_UNKNOWN, 0});
     }
-    return f.kind == FOUND_SLOT ? f.class_bytes - FIRN_SLOT_EXTRA : f.block.capacity;
+    return f.kind == FOUND_SLOT                        ? slack_size((uintptr_t)p, f.class_bytes)
+           : f.kind == FOUND_LARGE && FIRN_LARGE_SLACK ? f.block.size
+                                                       : f.block.capacity;
 }
 
 bool heap_trim(void) {

@@ -1,7 +1,8 @@
-// Descriptors are read and never blocks: a block's contents are the program's secrets, and may be
+// Descriptors are read and never what a program put into blocks: those are its secrets, and may be
 // inaccessible.
 #include "src/heap/report.h"
 
+#include "hardening/slack.h"
 #include "src/base/text.h"
 #include "src/cache/cache.h"
 #include "src/span/large.h"
@@ -75,6 +76,19 @@ static void text_position(struct text *t, enum fatal_id id, uintptr_t address, c
     text_str(t, " live\n");
 }
 
+// P-SLACK. The only word of a block that is read here; that of a broken canary says nothing.
+static void text_requested(struct text *t, enum fatal_id id, const struct span *s, unsigned slot) {
+    size_t bytes = span_class(s)->bytes;
+    uintptr_t start = span_base(s) + slot * bytes;
+    // Where a damaged block was found at its free, its bit has changed already.
+    bool is_live = (span_is_live(s, slot) && !span_is_remote(s, slot)) || id == FATAL_OVERFLOW;
+    if (FIRN_SLACK && is_live && canary_change(start, bytes) == 0) {
+        text_str(t, "firn:   requested: ");
+        text_dec(t, slack_size(start, bytes));
+        text_str(t, " bytes\n");
+    }
+}
+
 static void describe_small(struct text *t, enum fatal_id id, uintptr_t address) {
     uintptr_t offset = address - FIRN_ROOT.small_base;
     const struct class_info *c =
@@ -92,6 +106,7 @@ static void describe_small(struct text *t, enum fatal_id id, uintptr_t address) 
         return;
     }
     text_position(t, id, address, s, slot);
+    text_requested(t, id, s, slot);
     if (slot > 0) {
         text_neighbour(t, "before", s, slot - 1);
     }

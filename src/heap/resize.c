@@ -22,6 +22,23 @@ static void *move(void *p, size_t old_usable, size_t size, uintptr_t site) {
     return q;
 }
 
+// P-LARGE-SLACK: what the block gains is zeros, not the filling of its last page.
+static void *resize_large(uintptr_t address, const struct large_block *block, size_t size,
+                          enum large_kind *kind) {
+    uintptr_t end = address + block->size;
+    uintptr_t page_end = large_page_end(address, block->size);
+    if (FIRN_LARGE_SLACK) {
+        memset((void *)end, 0, page_end - end); // NOLINT(performance-no-int-to-ptr)
+    }
+    void *q = large_resize(address, size, kind);
+    if (FIRN_LARGE_SLACK && q != NULL) {
+        slack_fill((uintptr_t)q + size, large_page_end((uintptr_t)q, size));
+    } else if (FIRN_LARGE_SLACK && *kind == LARGE_LIVE) {
+        slack_fill(end, page_end);
+    }
+    return q;
+}
+
 void *heap_resize(void *p, size_t size, uintptr_t site) {
     return heap_resize_as(p, &(struct heap_call){"realloc", site, size, 0});
 }
@@ -42,18 +59,24 @@ void *heap_resize_as(void *p, const struct heap_call *call) {
     bool is_small = size <= SMALL_MAX - FIRN_SLOT_EXTRA;
     if (f.kind == FOUND_SLOT) {
         if (is_small && size_class_of(size + FIRN_SLOT_EXTRA) == root_cell_class(f.span->cell)) {
+            slack_resize((uintptr_t)p, f.class_bytes, size);
             return p;
         }
-        return move(p, f.class_bytes - FIRN_SLOT_EXTRA, size, site);
+        void *q = move(p, slack_size((uintptr_t)p, f.class_bytes), size, site);
+        if (FIRN_UNLIKELY(q == p)) {
+            slack_resize((uintptr_t)p, f.class_bytes, size);
+        }
+        return q;
     }
     if (f.kind == FOUND_SAMPLE && size == f.block.size) {
         return p;
     }
     if (is_small || f.kind == FOUND_SAMPLE) {
-        return move(p, f.block.capacity, size, site);
+        bool is_known = f.kind == FOUND_LARGE && FIRN_LARGE_SLACK;
+        return move(p, is_known ? f.block.size : f.block.capacity, size, site);
     }
     enum large_kind kind;
-    void *q = large_resize((uintptr_t)p, size, &kind);
+    void *q = resize_large((uintptr_t)p, &f.block, size, &kind);
     if (kind != LARGE_LIVE) {
         find_describe_large(kind, &f);
         find_report(p, &f, call);

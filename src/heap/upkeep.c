@@ -1,6 +1,8 @@
 #include "src/heap/upkeep.h"
 
 #include "hardening/sample.h"
+#include "src/base/config.h"
+#include "src/heap/sweep.h"
 #include "src/os/clock.h"
 #include "src/slab/central.h"
 #include "src/span/large.h"
@@ -52,6 +54,9 @@ FIRN_COLD void upkeep_run(void) {
     }
     large_upkeep(now_ns);
     sample_close(false);
+    if (FIRN_SWEEP != 0) {
+        sweep_some();
+    }
 }
 
 bool upkeep_purge_all(void) {

@@ -5,6 +5,7 @@
 // only about an object which is not there.
 #include "src/span/large_extent.h"
 
+#include "src/base/config.h"
 #include "src/span/large_heap.h"
 
 // The owner's writes are plain, under the lock; they happened before if the object is live.
@@ -34,6 +35,13 @@ static size_t extent_by_hint(const struct tract *tract, struct run *run, uintptr
     return is_known ? extent : 0;
 }
 
+// P-LARGE-SLACK: what was asked for, not the pages it takes.
+static size_t extent_asked_for(struct run *run, uintptr_t address, size_t extent) {
+    uintptr_t end = LOOK(run->object) + LOOK(run->size);
+    size_t asked = address < end ? end - address : 0;
+    return FIRN_LARGE_SLACK && asked < extent ? asked : extent;
+}
+
 static size_t extent_in_tract(const struct tract *tract, uintptr_t address) {
     _Atomic(struct run *) *hint = &hints[(address >> HINT_SHIFT) % HINTS];
     // acquire and release: the descriptor is mapped.
@@ -46,7 +54,7 @@ static size_t extent_in_tract(const struct tract *tract, uintptr_t address) {
             atomic_store_explicit(hint, run, memory_order_release);
         }
     }
-    return extent;
+    return extent != 0 ? extent_asked_for(run, address, extent) : 0;
 }
 
 size_t large_extent(uintptr_t address) {

@@ -258,4 +258,118 @@ static void stale_huge(void) {
     }
 }
 
+// ---- past the size asked for, within the slot or page ----
+
+static char *slack_block(void) {
+    char *p = aim(small_block());
+    p[SMALL] = 1;
+    return p;
+}
+
+static void slack_by_one(void) {
+    free(slack_block());
+}
+
+// A string without room for its terminator.
+static void slack_by_zero(void) {
+    char *p = aim(small_block());
+    p[SMALL] = 0;
+    free(p);
+}
+
+static void slack_by_realloc(void) {
+    free(realloc(slack_block(), 300));
+}
+
+static void slack_after_shrink(void) {
+    char *p = realloc(aim(small_block()), 250 + 8);
+    p[250 + 8] = 1;
+    free(p);
+}
+
+static void slack_remote(void) {
+    in_thread(free_it, slack_block());
+}
+
+static void slack_large(void) {
+    char *p = aim(large_block());
+    p[LARGE] = 1;
+    free(p);
+}
+
+static void slack_large_by_realloc(void) {
+    char *p = aim(large_block());
+    p[LARGE] = 1;
+    free(realloc(p, 200000));
+}
+
+// ---- what is found by the sweep ----
+
+enum { USABLE = 280 };
+
+static void at_exit_overflow(void) {
+    char *p = aim(small_block());
+    p[USABLE] = 1;
+    exit(0);
+}
+
+static void at_exit_slack(void) {
+    (void)slack_block();
+    exit(0);
+}
+
+// Not the first of its span, and its neighbour before is no live block.
+static void at_exit_underflow(void) {
+    char *block[64];
+    for (int i = 0; i < 64; i++) {
+        block[i] = small_block();
+    }
+    for (int i = 0; i < 64; i++) {
+        for (int k = 0; k < 64; k++) {
+            if (block[k] == block[i] - 288) {
+                free(block[k]);
+                ((char *)aim(block[i]))[-1] = 1;
+                exit(0);
+            }
+        }
+    }
+}
+
+static void at_exit_stale(void) {
+    char *p = aim(small_block());
+    free(p);
+    p[77] = 1;
+    exit(0);
+}
+
+static void at_exit_link(void) {
+    char *p = aim(small_block());
+    in_thread(free_it, p);
+    p[3] ^= 1;
+    exit(0);
+}
+
+// Found by a thread that goes on allocating.
+static void sweep_overflow(void) {
+    char *p = aim(small_block());
+    p[USABLE] = 1;
+    for (int i = 0; i < 8000; i++) {
+        for (int k = 0; k < 8; k++) {
+            free(large_block());
+        }
+        usleep(1000);
+    }
+}
+
+// Too large to be kept or closed: its pages are gone, its addresses accessible.
+static void stale_very_large(void) {
+    enum { VERY_LARGE = 40 << 20 };
+    char *p = malloc(VERY_LARGE);
+    free(p);
+    ((char *)aim(p))[20001] = 1;
+    for (int i = 0; i < 8; i++) {
+        p = malloc(VERY_LARGE);
+    }
+}
+
 #endif

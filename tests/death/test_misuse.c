@@ -140,6 +140,10 @@ static const char *expected_by(const char *slug) {
 static int is_caller_right(const struct scenario *s, const char *caller) {
     const char *plus = strrchr(caller, '+');
     char *end = NULL;
+    // Firn looked by itself.
+    if (strcmp(s->api, "exit") == 0 || strcmp(s->api, "sweep") == 0) {
+        return strcmp(caller, "?+0x0") == 0;
+    }
     if (plus == NULL || strncmp(plus, "+0x", 3) != 0) {
         return 0;
     }

@@ -141,7 +141,7 @@ static void check_all(void) {
             live[n++] = &blocks[i];
             bool is_large = (uintptr_t)blocks[i].p - FIRN_ROOT.small_base >= FIRN_ROOT.small_bytes;
             large += is_large;
-            small_bytes += is_large ? 0 : heap_usable(blocks[i].p, site) + FIRN_SLOT_EXTRA;
+            small_bytes += is_large ? 0 : span_class(small_span(blocks[i].p))->bytes;
         }
     }
     qsort(live, n, sizeof *live, by_address);

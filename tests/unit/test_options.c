@@ -2,6 +2,8 @@
 // child, because options stay in force for the life of a process.
 #include "src/front/options.h"
 
+#include "src/base/config.h"
+
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -66,6 +68,7 @@ static void expect_ok(const char *text, struct options want) {
     assert_int_equal(o.options.verbose, want.verbose);
     assert_int_equal(o.options.abort_conf, want.abort_conf);
     assert_int_equal(o.options.sample, want.sample);
+    assert_int_equal(o.options.sweep_ms, want.sweep_ms != 0 ? want.sweep_ms : FIRN_SWEEP);
     assert_int_equal(o.options.purge_delay_ms, want.purge_delay_ms);
     assert_string_equal(o.options.report, want.report);
     assert_int_equal(o.options.cold, want.cold);

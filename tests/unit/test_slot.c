@@ -90,8 +90,8 @@ static void also_by_another_thread(void **state) {
     struct cache *mine = firn_cache;
     for (unsigned i = 0; i < SIZES; i++) {
         unsigned char *p = heap_alloc(sizes[i], site);
-        size_t usable = heap_usable(p, site);
-        memset(p, 0x5a, usable);
+        size_t usable = slot_bytes(p) - FIRN_SLOT_EXTRA;
+        memset(p, 0x5a, heap_usable(p, site));
         struct cache *other = small_attach();
         heap_free(p, site);
         size_t tag = FIRN_SAFE_LINK ? 8 : 0;
