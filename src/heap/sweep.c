@@ -1,4 +1,4 @@
-// What may be said of a slot depends on who can change it meanwhile. A canary never holds anything but
+// P-SWEEP. What may be said of a slot depends on who can change it meanwhile. A canary never holds anything but
 // the right word or 0 (canary.h). What is left over in a slot is looked at twice, as slack.h says. Free
 // slots and tags only change under the lock of the span's class or owner. Slots in hand are the
 // business of their thread: those of this one are looked at when it is in no malloc or free.

@@ -258,7 +258,7 @@ static void stale_huge(void) {
     }
 }
 
-// ---- past the size asked for, within the slot or page ----
+// ---- P-SLACK, P-LARGE-SLACK: past the size asked for, within the slot or page ----
 
 static char *slack_block(void) {
     char *p = aim(small_block());
@@ -303,7 +303,7 @@ static void slack_large_by_realloc(void) {
     free(realloc(p, 200000));
 }
 
-// ---- what is found by the sweep ----
+// ---- P-SWEEP: what is found by the sweep ----
 
 enum { USABLE = 280 };
 
@@ -361,7 +361,7 @@ static void sweep_overflow(void) {
     }
 }
 
-// Too large to be kept or closed: its pages are gone, its addresses accessible.
+// P-LARGE-RETIRE. Too large to be kept or closed: its pages are gone, its addresses accessible.
 static void stale_very_large(void) {
     enum { VERY_LARGE = 40 << 20 };
     char *p = malloc(VERY_LARGE);
