@@ -6,9 +6,12 @@
 
 enum { WORD = 8 };
 
+// No byte is 0, and none is a character of ASCII: text written one too far never matches.
+#define TOP_BITS (CANARY_ONES << 7)
+
 // Of the eight bytes at `at`. The complement: nothing there tells a canary.
 static uint64_t word_for(uintptr_t at) {
-    return canary_of(~(at & ~(uintptr_t)(WORD - 1)));
+    return canary_of(~(at & ~(uintptr_t)(WORD - 1))) | TOP_BITS;
 }
 
 static unsigned char byte_for(uintptr_t at) {

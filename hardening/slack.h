@@ -50,8 +50,11 @@ FIRN_INLINE size_t slack_size(uintptr_t address, size_t slot_bytes) {
 
 // The slot, which has its canary, becomes a block of `size` bytes. Its owner.
 FIRN_INLINE void slack_note(uintptr_t address, size_t slot_bytes, size_t size) {
+    if (!FIRN_SLACK) {
+        return;
+    }
     size_t most = slack_most(slot_bytes);
-    if (FIRN_SLACK && size < most) {
+    if (size < most) {
         slack_fill(address + size, address + most);
         // release: who sees the number sees the filling.
         atomic_store_explicit(canary_place(address, slot_bytes), slack_canary(address, most - size),

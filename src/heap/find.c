@@ -92,17 +92,23 @@ void find_pointer(const void *p, struct found *out) {
     }
 }
 
+// Nothing was written between what was asked for and the end of the slot or page.
+static bool is_slack_whole(const struct found *f) {
+    if (FIRN_SLACK && f->kind == FOUND_SLOT) {
+        return slack_is_whole(span_base(f->span) + f->slot * f->class_bytes, f->class_bytes);
+    }
+    if (FIRN_LARGE_SLACK && f->kind == FOUND_LARGE) {
+        const struct large_block *b = &f->block;
+        return slack_is_filled(b->base + b->size, large_page_end(b->base, b->size));
+    }
+    return true;
+}
+
 void find_check(struct found *f) {
     if (f->kind == FOUND_SLOT && !slot_is_whole(f->span, f->slot, &f->id, &f->what)) {
         f->kind = FOUND_BAD;
     }
-    const struct large_block *b = &f->block;
-    bool is_whole =
-        f->kind == FOUND_SLOT
-            ? slack_is_whole(span_base(f->span) + f->slot * f->class_bytes, f->class_bytes)
-            : f->kind != FOUND_LARGE || !FIRN_LARGE_SLACK ||
-                  slack_is_filled(b->base + b->size, large_page_end(b->base, b->size));
-    if (!is_whole) {
+    if (!is_slack_whole(f)) {
         bad(f, FATAL_OVERFLOW, SLACK_FOUND);
     }
 }

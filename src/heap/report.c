@@ -78,11 +78,14 @@ static void text_position(struct text *t, enum fatal_id id, uintptr_t address, c
 
 // P-SLACK. The only word of a block that is read here; that of a broken canary says nothing.
 static void text_requested(struct text *t, enum fatal_id id, const struct span *s, unsigned slot) {
+    if (!FIRN_SLACK) {
+        return;
+    }
     size_t bytes = span_class(s)->bytes;
     uintptr_t start = span_base(s) + slot * bytes;
     // Where a damaged block was found at its free, its bit has changed already.
     bool is_live = (span_is_live(s, slot) && !span_is_remote(s, slot)) || id == FATAL_OVERFLOW;
-    if (FIRN_SLACK && is_live && canary_change(start, bytes) == 0) {
+    if (is_live && canary_change(start, bytes) == 0) {
         text_str(t, "firn:   requested: ");
         text_dec(t, slack_size(start, bytes));
         text_str(t, " bytes\n");

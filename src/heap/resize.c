@@ -25,15 +25,16 @@ static void *move(void *p, size_t old_usable, size_t size, uintptr_t site) {
 // P-LARGE-SLACK: what the block gains is zeros, not the filling of its last page.
 static void *resize_large(uintptr_t address, const struct large_block *block, size_t size,
                           enum large_kind *kind) {
+    if (!FIRN_LARGE_SLACK) {
+        return large_resize(address, size, kind);
+    }
     uintptr_t end = address + block->size;
     uintptr_t page_end = large_page_end(address, block->size);
-    if (FIRN_LARGE_SLACK) {
-        memset((void *)end, 0, page_end - end); // NOLINT(performance-no-int-to-ptr)
-    }
+    memset((void *)end, 0, page_end - end); // NOLINT(performance-no-int-to-ptr)
     void *q = large_resize(address, size, kind);
-    if (FIRN_LARGE_SLACK && q != NULL) {
+    if (q != NULL) {
         slack_fill((uintptr_t)q + size, large_page_end((uintptr_t)q, size));
-    } else if (FIRN_LARGE_SLACK && *kind == LARGE_LIVE) {
+    } else if (*kind == LARGE_LIVE) {
         slack_fill(end, page_end);
     }
     return q;

@@ -1,4 +1,5 @@
-// P-SWEEP. What may be said of a slot depends on who can change it meanwhile. A canary never holds anything but
+// P-SWEEP.
+// What may be said of a slot depends on who can change it meanwhile. A canary never holds anything but
 // the right word or 0 (canary.h). What is left over in a slot is looked at twice, as slack.h says. Free
 // slots and tags only change under the lock of the span's class or owner. Slots in hand are the
 // business of their thread: those of this one are looked at when it is in no malloc or free.
@@ -214,7 +215,7 @@ static size_t look_at_cell(struct sweep *sweep, unsigned cell, size_t index) {
 }
 
 void sweep_at_exit(uint32_t ms) {
-    if (ms == 0 || !(FIRN_CANARY || FIRN_VERIFY || FIRN_SAFE_LINK) || lock_is_any_held()) {
+    if (ms == 0 || FIRN_CANARY + FIRN_VERIFY + FIRN_SAFE_LINK == 0 || lock_is_any_held()) {
         return;
     }
     // A handler that calls exit may have interrupted a free, whose slot is not wiped yet: in one, some

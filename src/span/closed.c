@@ -3,8 +3,8 @@
 enum {
     CLOSED_RUNS = 256,
     CLOSED_BYTES = 256 << 20,
-    CLOSED_BYTES_RATIONED = 4 << 20, // besides an eighth of what is live
-    CLOSED_SHARE_RATIONED = 8
+    CLOSED_BYTES_SCARCE = 4 << 20, // besides an eighth of what is live
+    CLOSED_SHARE_SCARCE = 8
 };
 
 void closed_put(struct closed *closed, struct run *run) {
@@ -39,8 +39,8 @@ struct run *closed_take(struct closed *closed) {
     return run;
 }
 
-bool closed_is_over(const struct closed *closed, size_t live_bytes, bool is_rationed) {
-    size_t most = is_rationed ? CLOSED_BYTES_RATIONED + live_bytes / CLOSED_SHARE_RATIONED
-                              : (size_t)CLOSED_BYTES;
+bool closed_is_over(const struct closed *closed, size_t live_bytes, bool is_scarce) {
+    size_t most =
+        is_scarce ? CLOSED_BYTES_SCARCE + live_bytes / CLOSED_SHARE_SCARCE : (size_t)CLOSED_BYTES;
     return closed->runs > CLOSED_RUNS || closed->bytes > most;
 }

@@ -21,6 +21,6 @@ void closed_put(struct closed *closed, struct run *run);
 struct run *closed_take(struct closed *closed);
 
 // Whether there are more than should be kept, given the bytes of all live objects.
-bool closed_is_over(const struct closed *closed, size_t live_bytes, bool is_rationed);
+bool closed_is_over(const struct closed *closed, size_t live_bytes, bool is_scarce);
 
 #endif

@@ -53,7 +53,7 @@ void large_start(const struct reservation *range) {
 bool large_trim(void) {
     int saved = errno;
     lock_acquire(&large->lock);
-    bool any = release_cached(clock_coarse_ns());
+    bool any = release_trim(clock_coarse_ns());
     lock_release(&large->lock);
     if (FIRN_DEBUG) {
         large_check();

@@ -35,11 +35,18 @@ static size_t extent_by_hint(const struct tract *tract, struct run *run, uintptr
     return is_known ? extent : 0;
 }
 
-// P-LARGE-SLACK: what was asked for, not the pages it takes.
+// P-LARGE-SLACK: what was asked for, not the pages it takes. It ends in the last of them. If not, the
+// hint was wrong and has changed once more: then nothing is known but the pages.
 static size_t extent_asked_for(struct run *run, uintptr_t address, size_t extent) {
+    if (!FIRN_LARGE_SLACK) {
+        return extent;
+    }
+    uintptr_t page_end = address + extent;
     uintptr_t end = LOOK(run->object) + LOOK(run->size);
-    size_t asked = address < end ? end - address : 0;
-    return FIRN_LARGE_SLACK && asked < extent ? asked : extent;
+    if (end > page_end || page_end - end >= FIRN_PAGE) {
+        return extent;
+    }
+    return address < end ? end - address : 0;
 }
 
 static size_t extent_in_tract(const struct tract *tract, uintptr_t address) {

@@ -2,6 +2,7 @@
 
 #include "src/base/config.h"
 #include "src/base/fatal.h"
+#include "src/meta/root.h"
 #include "src/os/clock.h"
 #include "src/span/large_heap.h"
 #include "src/span/retire.h"
@@ -60,9 +61,14 @@ static void keep(struct release_batch *batch, struct run *run) {
     release_note_due();
 }
 
+// Whether something else may be in want of what closed runs hold: commit charge, or addresses.
+static bool is_scarce(void) {
+    return large->space.is_rationed || FIRN_ROOT.is_sparse;
+}
+
 static void open_excess(struct release_batch *batch) {
     while (batch->count < RELEASE_BATCH &&
-           closed_is_over(&large->closed, large->live_bytes, large->space.is_rationed)) {
+           closed_is_over(&large->closed, large->live_bytes, is_scarce())) {
         struct run *run = closed_take(&large->closed);
         add(batch, run, RELEASE_OPEN, run->body);
     }
@@ -224,6 +230,10 @@ bool release_all(uint64_t now_ns) {
         release_finish(&batch);
     }
     return any;
+}
+
+bool release_trim(uint64_t now_ns) {
+    return is_scarce() ? release_all(now_ns) : release_cached(now_ns);
 }
 
 // Wiping, closing or purging twice does no harm.

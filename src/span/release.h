@@ -44,6 +44,8 @@ void release_finish(struct release_batch *batch);
 bool release_cached(uint64_t now_ns);
 // The same for everything that can be had, closed runs too: memory or addresses are exhausted.
 bool release_all(uint64_t now_ns);
+// The same for what may be of use elsewhere.
+bool release_trim(uint64_t now_ns);
 // The delay changed.
 void release_note_due(void);
 // In a forked child: finishes what other threads had in hand when it was forked.

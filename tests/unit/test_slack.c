@@ -57,6 +57,8 @@ static void every_byte_is_watched(void **state) {
         for (size_t at = sizes[i]; at < slot_bytes(p); at++) {
             char was = p[at];
             assert_int_not_equal(was, 0);
+            // Nor is it anything that a text could hold.
+            assert_true(at >= slot_bytes(p) - CANARY_BYTES || ((unsigned char)was & 0x80) != 0);
             p[at] = 0;
             bool is_noticed = !is_whole(p);
             p[at] = was;
