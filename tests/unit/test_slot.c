@@ -172,7 +172,7 @@ static void damage_and_free(void *context) {
     if (pair->is_underflow) {
         pair->high[-1] ^= 0x20;
     } else {
-        pair->low[heap_usable(pair->low, site)] ^= 0x20;
+        pair->low[slot_bytes(pair->low) - CANARY_BYTES] ^= 0x20;
     }
     heap_free(pair->is_high_freed ? pair->high : pair->low, site);
 }
