@@ -3,6 +3,7 @@
 #include "src/base/config.h"
 #include "src/base/fatal.h"
 #include "src/meta/root.h"
+#include "src/os/caps.h"
 #include "src/os/clock.h"
 #include "src/span/large_heap.h"
 #include "src/span/retire.h"
@@ -76,8 +77,10 @@ static void open_excess(struct release_batch *batch) {
 
 // A mapping that map_move left behind is renewed first, or it would stay apart for good; where that
 // gives up the commitment, too, the run is inaccessible already, and free.
+// Not by mprotect: every closed run would cost mappings that the guards of live objects need.
 static bool can_close(const struct run *run) {
-    return FIRN_LARGE_CLOSE && (run->pieces == 0 || !tract_of(run)->is_exact);
+    return FIRN_LARGE_CLOSE && caps_has(CAP_GUARD_MARKER) &&
+           (run->pieces == 0 || !tract_of(run)->is_exact);
 }
 
 void release_discard(struct release_batch *batch, struct run *run, uintptr_t object) {
