@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -146,6 +147,7 @@ void caps_probe(uint32_t mask) {
     }
     found |= has_reserve() ? CAP_RESERVE : 0u;
     found |= has_getrandom() ? CAP_GETRANDOM : 0u;
+    found |= prctl(PR_GET_SECCOMP, 0, 0, 0, 0) <= 0 ? CAP_RESIDENCE : 0u;
     atomic_store_explicit(&present, found & mask, memory_order_relaxed);
     errno = saved;
 }

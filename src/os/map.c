@@ -482,7 +482,7 @@ bool map_exclude_from_dump(uintptr_t address, size_t bytes) {
 
 bool map_find_resident(uintptr_t address, size_t bytes, unsigned char *residence) {
     int saved = errno;
-    bool is_known = mincore((void *)address, bytes, residence) == 0;
+    bool is_known = caps_has(CAP_RESIDENCE) && mincore((void *)address, bytes, residence) == 0;
     errno = saved;
     return is_known;
 }

@@ -9,7 +9,8 @@
 
 enum {
     RETIRE_PAGES = 512, // asked about in one call
-    RETIRE_STRETCHES = 8
+    RETIRE_STRETCHES = 8,
+    RETIRE_BLIND = 64 // more than these are given back where nobody says which are there
 };
 
 // Pages from `at` on that are alike.
@@ -36,6 +37,10 @@ static void zero(uintptr_t at, size_t bytes) {
 static bool wipe_chunk(uintptr_t from, size_t pages) {
     unsigned char residence[RETIRE_PAGES];
     if (!map_find_resident(from, pages * FIRN_PAGE, residence)) {
+        if (pages > RETIRE_BLIND) {
+            map_purge(from, pages * FIRN_PAGE);
+            return false;
+        }
         zero(from, pages * FIRN_PAGE);
         return true;
     }

@@ -4,10 +4,13 @@
 #include "tests/support/child.h"
 #include "tests/support/filter.h"
 
+#include <errno.h>
 #include <malloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -79,9 +82,34 @@ static void openssh(void **state) {
     survives(&(struct plan){FILTER_OPENSSH, FILTER_BY_SECCOMP, ROUNDS / 10});
 }
 
+// libc's syscall, which Firn replaces: six arguments, the answer, errno.
+static void syscall_is_libcs(void **state) {
+    (void)state;
+    const int fd = memfd_create("six", MFD_CLOEXEC);
+    assert_true(fd >= 0 && ftruncate(fd, 12288) == 0 && pwrite(fd, "x", 1, 8192) == 1);
+    char *p = (char *)syscall(SYS_mmap, NULL, 4096ul, PROT_READ, MAP_PRIVATE, fd, 8192l);
+    assert_true(p != MAP_FAILED && p[0] == 'x' && p[1] == 0);
+    assert_int_equal(syscall(SYS_munmap, p, 4096ul), 0);
+    errno = 0;
+    assert_int_equal(syscall(SYS_close, -1), -1);
+    assert_int_equal(errno, EBADF);
+    errno = 0;
+    assert_int_equal(syscall(-1L), -1);
+    assert_int_equal(errno, ENOSYS);
+    char name[17] = "";
+    assert_int_equal(prctl(PR_SET_NAME, "prctl"), 0);
+    assert_int_equal(syscall(SYS_prctl, PR_GET_NAME, name, 0, 0, 0), 0);
+    assert_string_equal(name, "prctl");
+    errno = 0;
+    assert_int_equal(prctl(-1, 0, 0, 0, 0), -1);
+    assert_int_equal(errno, EINVAL);
+    close(fd);
+}
+
 int main(void) {
     api_require_firn("sandbox");
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(syscall_is_libcs),
         cmocka_unit_test(openssh),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
