@@ -6,6 +6,7 @@
 #include "src/base/config.h"
 #include "src/front/front.h"
 #include "src/heap/find.h"
+#include "src/meta/size_class.h"
 
 #include <unistd.h>
 
@@ -80,7 +81,7 @@ void misuse_free_again(struct input *in) {
 
 void misuse_interior(struct input *in) {
     const struct block *b = model_find(input_u8(in));
-    size_t steps = b != NULL ? (b->usable - 1) / 16 : 0;
+    size_t steps = b != NULL && b->usable > 0 ? (b->usable - 1) / 16 : 0;
     size_t step = input_u16(in);
     if (!FIRN_CHECK_FREE || steps == 0) {
         return;
@@ -92,7 +93,7 @@ void misuse_interior(struct input *in) {
 void misuse_misaligned(struct input *in) {
     const struct block *b = model_find(input_u8(in));
     size_t offset = input_u16(in);
-    size_t at = b != NULL ? offset % b->usable : 0;
+    size_t at = b != NULL && b->usable > 0 ? offset % b->usable : 0;
     if (!FIRN_CHECK_FREE || at == 0) { // the start of the block is right
         return;
     }
@@ -120,13 +121,27 @@ void misuse_wild(struct input *in) {
     }
 }
 
+// The largest block that would lie where this one does: the sizes asked for above the one that this one was
+// asked for, and up to here, cannot be told from it.
+static size_t most_of_class(const struct block *b) {
+    size_t wanted = b->usable + FIRN_SLOT_EXTRA;
+    unsigned class_index = wanted <= SMALL_MAX
+                               ? size_class_aligned(wanted, b->align > 16 ? b->align : 16)
+                               : SIZE_CLASSES;
+    if (!FIRN_SLACK) {
+        return b->usable;
+    }
+    return class_index < SIZE_CLASSES ? size_class_bytes(class_index) - FIRN_SLOT_EXTRA
+                                      : (b->usable + FIRN_PAGE - 1) & ~(size_t)(FIRN_PAGE - 1);
+}
+
 void misuse_beside(struct input *in) {
     const struct block *b = model_find(input_u8(in));
     intptr_t steps = (int8_t)input_u8(in);
     if (!FIRN_CHECK_FREE || b == NULL) {
         return;
     }
-    size_t stride = (b->usable + 15) & ~(size_t)15; // a canary's bytes are not usable
+    size_t stride = (most_of_class(b) + 15) & ~(size_t)15; // a canary's bytes are not usable
     uintptr_t address = (uintptr_t)b->p + (uintptr_t)(steps * (intptr_t)stride);
     const struct block *there = model_containing(address);
     if (there == NULL || (uintptr_t)there->p != address) {
@@ -155,7 +170,7 @@ void misuse_size(struct input *in) {
         return;
     }
     // Too much by a byte or more; a quarter is another class whichever the block's is.
-    size_t size = b->usable + 1 + more;
+    size_t size = most_of_class(b) + 1 + more;
     if (how % 4 >= 2 && b->usable >= 64) {
         size = b->usable / 4;
     }

@@ -1,5 +1,7 @@
 #include "fuzz/model.h"
 
+#include "src/base/config.h"
+
 #include <string.h>
 
 struct model firn_fuzz_model;
@@ -77,7 +79,8 @@ static void enter(struct block *b, uint8_t *p, size_t size, size_t usable) {
     uintptr_t start = (uintptr_t)p;
     FUZZ_ENSURE(p != NULL && start % 16 == 0);
     FUZZ_ENSURE(b->align == 0 || start % b->align == 0);
-    FUZZ_ENSURE(usable >= size && usable > 0 && start + usable > start);
+    FUZZ_ENSURE(usable >= size && start + usable >= start);
+    FUZZ_ENSURE(usable > 0 || FIRN_SLACK);
     for (unsigned i = 0; i < MODEL_BLOCKS; i++) {
         const struct block *other = &firn_fuzz_model.blocks[i];
         if (other->p != NULL && other != b) {

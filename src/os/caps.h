@@ -17,7 +17,7 @@ enum cap {
     // Tried when first needed (os/fault.h, os/secret.h), not at start: set unless masked.
     CAP_FAULT_EVENT = 1u << 7,
     CAP_FAULT_SIGNAL = 1u << 8,
-    CAP_SECRET = 1u << 9, // memfd_secret (os/secret.h)
+    CAP_SECRET = 1u << 9,     // memfd_secret (os/secret.h)
     CAP_RESIDENCE = 1u << 10, // mincore, while no filter of system calls is in place
     CAP_ALL = (1u << 11) - 1
 };

@@ -61,7 +61,7 @@ static void test_one_block(void **state) {
     if (!FIRN_CANARY) {
         return;
     }
-    unsigned char *p = heap_alloc(500, site);
+    unsigned char *p = heap_alloc(504, site); // all of its slot
     size_t usable = heap_usable(p, site);
     uintptr_t place = (uintptr_t)p + usable;
     uintptr_t page = place & ~(uintptr_t)(FIRN_PAGE - 1);
