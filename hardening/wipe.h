@@ -104,21 +104,29 @@ WIPE_WIDE FIRN_INLINE bool wipe_is_zero_wide(const void *p, size_t n) {
     return _mm256_testz_si256(seen, seen) != 0;
 }
 
-// A bit for each of the first n / 8 words of 256 bytes, in mask registers: of the first 64 bytes in that
-// of `at[0]`, and so on. (By hand: compilers shift elsewhere and move the result, three instructions for
-// each of these.)
-struct wipe_masks {
-    __mmask32 at[4];
+// How 8 * w bytes are covered by four accesses of up to 64 bytes, none of which reaches beyond them: to touch
+// the lines after a slot, if only with a mask that selects nothing there, costs churn 5 %. Looked up, since
+// it takes a dozen instructions to compute.
+struct wipe_row {
+    uint8_t words; // of each access, as a mask
+    uint8_t at[3]; // where the second, third and fourth begin; the first does at 0
 };
-
-WIPE_WIDEST FIRN_INLINE struct wipe_masks wipe_mask(size_t n) {
-    struct wipe_masks m;
-    m.at[0] = _cvtu32_mask32(_bzhi_u32(~(uint32_t)0, (uint32_t)(n / WIPE_WORD)));
-    __asm__("kshiftrd $8, %1, %0" : "=k"(m.at[1]) : "k"(m.at[0]));
-    __asm__("kshiftrd $16, %1, %0" : "=k"(m.at[2]) : "k"(m.at[0]));
-    __asm__("kshiftrd $24, %1, %0" : "=k"(m.at[3]) : "k"(m.at[0]));
-    return m;
-}
+#define WIPE_LAST(w) ((w) <= 8 ? 0 : 8 * ((w)-8))
+#define WIPE_AT(w, most) (uint8_t)(WIPE_LAST(w) < (most) ? WIPE_LAST(w) : (most))
+#define WIPE_ROW(w)                                                                                \
+    {                                                                                              \
+        .words = (uint8_t)(0xff >> ((w) < 8 ? 8 - (w) : 0)), .at = {                               \
+            WIPE_AT(w, 64),                                                                        \
+            WIPE_AT(w, 128),                                                                       \
+            WIPE_AT(w, 192)                                                                        \
+        }                                                                                          \
+    }
+#define WIPE_ROWS(w) WIPE_ROW(w), WIPE_ROW((w) + 1), WIPE_ROW((w) + 2), WIPE_ROW((w) + 3)
+static const struct wipe_row wipe_rows[] = {
+    WIPE_ROWS(0),  WIPE_ROWS(4),  WIPE_ROWS(8),  WIPE_ROWS(12), WIPE_ROWS(16),
+    WIPE_ROWS(20), WIPE_ROWS(24), WIPE_ROWS(28), WIPE_ROW(32),
+};
+_Static_assert(sizeof wipe_rows == (WIPE_STEP / WIPE_WORD + 1) * sizeof(struct wipe_row), "all");
 
 WIPE_WIDEST FIRN_INLINE void wipe_zero_widest(void *p, size_t n) {
     const __m512i zero = _mm512_setzero_si512();
@@ -129,11 +137,12 @@ WIPE_WIDEST FIRN_INLINE void wipe_zero_widest(void *p, size_t n) {
         }
         __asm__("" ::: "memory"); // lest it becomes a call of memset, which costs short slots, too
     }
-    struct wipe_masks words = wipe_mask(n);
-    _mm512_mask_storeu_epi64(bytes, (__mmask8)words.at[0], zero);
-    _mm512_mask_storeu_epi64(bytes + 64, (__mmask8)words.at[1], zero);
-    _mm512_mask_storeu_epi64(bytes + 128, (__mmask8)words.at[2], zero);
-    _mm512_mask_storeu_epi64(bytes + 192, (__mmask8)words.at[3], zero);
+    const struct wipe_row *row = &wipe_rows[n / WIPE_WORD];
+    __mmask8 words = row->words;
+    _mm512_mask_storeu_epi64(bytes, words, zero);
+    _mm512_mask_storeu_epi64(bytes + row->at[0], words, zero);
+    _mm512_mask_storeu_epi64(bytes + row->at[1], words, zero);
+    _mm512_mask_storeu_epi64(bytes + row->at[2], words, zero);
 }
 
 WIPE_WIDEST FIRN_INLINE bool wipe_is_zero_widest(const void *p, size_t n) {
@@ -147,11 +156,12 @@ WIPE_WIDEST FIRN_INLINE bool wipe_is_zero_widest(const void *p, size_t n) {
             return false;
         }
     }
-    struct wipe_masks words = wipe_mask(n);
-    __m512i a = _mm512_maskz_loadu_epi64((__mmask8)words.at[0], bytes);
-    __m512i b = _mm512_maskz_loadu_epi64((__mmask8)words.at[1], bytes + 64);
-    __m512i c = _mm512_maskz_loadu_epi64((__mmask8)words.at[2], bytes + 128);
-    __m512i d = _mm512_maskz_loadu_epi64((__mmask8)words.at[3], bytes + 192);
+    const struct wipe_row *row = &wipe_rows[n / WIPE_WORD];
+    __mmask8 words = row->words;
+    __m512i a = _mm512_maskz_loadu_epi64(words, bytes);
+    __m512i b = _mm512_maskz_loadu_epi64(words, bytes + row->at[0]);
+    __m512i c = _mm512_maskz_loadu_epi64(words, bytes + row->at[1]);
+    __m512i d = _mm512_maskz_loadu_epi64(words, bytes + row->at[2]);
     __m512i seen = _mm512_or_si512(_mm512_or_si512(a, b), _mm512_or_si512(c, d));
     return _mm512_test_epi64_mask(seen, seen) == 0;
 }
