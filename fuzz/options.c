@@ -59,6 +59,9 @@ static bool expect_item(struct options *o, const char *item, size_t n) {
     } else if (is_word(item, key, "abort_conf")) {
         is_good = read_number(value, length, 1, &number);
         o->abort_conf = is_good ? number : o->abort_conf;
+    } else if (is_word(item, key, "off")) {
+        is_good = read_number(value, length, 1, &number);
+        o->is_off = is_good ? number : o->is_off;
     } else if (is_word(item, key, "purge_delay")) {
         is_good = read_number(value, length, 600000, &number);
         o->purge_delay_ms = is_good ? (uint32_t)number : o->purge_delay_ms;
@@ -108,7 +111,8 @@ struct parse {
 
 static void parse(void *context) {
     struct parse *p = context;
-    p->complaints = options_parse(p->text);
+    p->complaints = options_apply(p->text, "FIRN_OPTIONS");
+    options_judge(p->complaints);
 }
 
 int firn_fuzz_options(const uint8_t *data, size_t size) {
@@ -117,7 +121,8 @@ int firn_fuzz_options(const uint8_t *data, size_t size) {
     memcpy(text, data, n);
     text[n] = '\0';
     // Options stay in force: back to the defaults, but for stats, which cannot be taken back.
-    FUZZ_ENSURE(options_parse("abort_conf=0,verbose=0,purge_delay=1000") == 0);
+    FUZZ_ENSURE(options_apply("abort_conf=0,verbose=0,off=0,purge_delay=1000", "FIRN_OPTIONS") ==
+                0);
     struct expectation e = {.options = *options_get()};
     expect(&e, text);
     struct parse p = {text, 0};
@@ -131,7 +136,7 @@ int firn_fuzz_options(const uint8_t *data, size_t size) {
     FUZZ_ENSURE(has_died ? death.is_abort : p.complaints == e.complaints);
     check_words(said, said_bytes, e.complaints + has_died);
     FUZZ_ENSURE(o->stats_exit == e.options.stats_exit && o->verbose == e.options.verbose);
-    FUZZ_ENSURE(o->abort_conf == e.options.abort_conf);
+    FUZZ_ENSURE(o->abort_conf == e.options.abort_conf && o->is_off == e.options.is_off);
     FUZZ_ENSURE(o->purge_delay_ms == e.options.purge_delay_ms && o->purge_delay_ms <= 600000);
     return 0;
 }

@@ -1,6 +1,9 @@
 // firn: starts programs under the allocator, and says whether a process runs under it.
 //
 // It only sets LD_PRELOAD and calls exec, so that what runs is the program itself, not a child.
+#include "src/front/options.h"
+#include "src/front/policy.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <stdbool.h>
@@ -19,13 +22,17 @@ static const char usage_text[] =
     "usage: firn run [--level LEVEL] [--checked] [--options KEY=VALUE:...] [--]\n"
     "                COMMAND [ARGUMENT...]\n"
     "       firn stat PID\n"
+    "       firn conf COMMAND\n"
     "       firn --help | --version\n"
     "\n"
     "run   starts COMMAND with Firn as its malloc. LEVEL is 0 or bare, 1 or light,\n"
-    "      2 or default, 3 or strict; 2 when not given. --checked: levels 1 and 2 also\n"
+    "      2 or default, 3 or strict; what /etc/firn.conf says, else 2, when not given.\n"
+    "      --checked: levels 1 and 2 also\n"
     "      check memcpy, strcpy and their like. --options sets FIRN_OPTIONS.\n"
     "stat  says whether the process runs under Firn, and from which file. Its exit\n"
-    "      status is 0 if it does, 1 if it does not.\n";
+    "      status is 0 if it does, 1 if it does not.\n"
+    "conf  says which lines of /etc/firn.conf and /etc/firn.conf.d hold for COMMAND, and\n"
+    "      what is wrong with them. Its exit status is 1 if something is.\n";
 
 struct level {
     const char *number;
@@ -173,11 +180,106 @@ static int run_parse(char **argument, struct run_request *request) {
     return *argument == NULL ? complain_usage("run needs a command", NULL) : 0;
 }
 
+// ---- /etc/firn.conf -------------------------------------------------------------------------
+
+// Where execvp would find a command. False: nowhere, errno says why.
+static bool command_find(const char *command, char *path) {
+    const char *folders = getenv("PATH");
+    if (strchr(command, '/') != NULL) {
+        return realpath(command, path) != NULL;
+    }
+    for (const char *at = folders != NULL ? folders : "/bin:/usr/bin"; *at != '\0';) {
+        const int n = (int)strcspn(at, ":");
+        char candidate[PATH_MAX];
+        if (snprintf(candidate, sizeof candidate, "%.*s/%s", n, n > 0 ? at : ".", command) <
+                (int)sizeof candidate &&
+            access(candidate, X_OK) == 0) {
+            return realpath(candidate, path) != NULL;
+        }
+        at += n + (at[n] != '\0');
+    }
+    errno = ENOENT;
+    return false;
+}
+
+// The program that the kernel would run: that of the first line, for a script.
+static void program_of(char *path) {
+    char line[256] = "";
+    FILE *file = fopen(path, "re");
+    if (file == NULL || fgets(line, sizeof line, file) == NULL || strncmp(line, "#!", 2) != 0) {
+        line[0] = '\0';
+    }
+    if (file != NULL) {
+        fclose(file);
+    }
+    char *name = line + (line[0] != '\0' ? 2 : 0);
+    name += strspn(name, " \t");
+    name[strcspn(name, " \t\n")] = '\0';
+    char real[PATH_MAX];
+    if (name[0] == '/' && realpath(name, real) != NULL) {
+        snprintf(path, PATH_MAX, "%s", real);
+    }
+}
+
+static unsigned policy_find(const char *program, policy_apply_fn *apply, void *context) {
+    const struct policy_source source = {POLICY_FILE, POLICY_FOLDER, 0, program};
+    return policy_read(&source, apply, context);
+}
+
+// The last level=; a wrong one is said by the library when it starts.
+static unsigned take_level(const char *options, const char *origin, void *context) {
+    const struct level **found = context;
+    (void)origin;
+    for (const char *at = options; *at != '\0';) {
+        const size_t n = strcspn(at, ":,");
+        char value[16];
+        if (n > 6 && n < 6 + sizeof value && strncmp(at, "level=", 6) == 0) {
+            snprintf(value, sizeof value, "%.*s", (int)n - 6, at + 6);
+            const struct level *level = level_find(value);
+            *found = level != NULL ? level : *found;
+        }
+        at += n + (at[n] != '\0');
+    }
+    return 0;
+}
+
+static unsigned show_line(const char *options, const char *origin, void *context) {
+    (void)context;
+    printf("%s: %s\n", origin, options);
+    fflush(stdout);
+    return options_apply(options, origin);
+}
+
+static int show_policy(const char *command) {
+    char program[PATH_MAX];
+    if (!command_find(command, program)) {
+        fprintf(stderr, "firn: %s: %s\n", command, strerror(errno));
+        return EXIT_USAGE;
+    }
+    program_of(program);
+    printf("%s\n", program);
+    fflush(stdout);
+    return policy_find(program, show_line, NULL) != 0;
+}
+
+static const struct level *level_of_policy(const char *command) {
+    const struct level *level = &levels[LEVEL_DEFAULT];
+    char program[PATH_MAX];
+    if (command_find(command, program)) {
+        program_of(program);
+        (void)policy_find(program, take_level, &level);
+    }
+    return level;
+}
+
 static int run(char **arguments) {
-    struct run_request request = {.level = &levels[LEVEL_DEFAULT]};
+    struct run_request request = {.level = NULL};
     int status = run_parse(arguments, &request);
     if (status != 0) {
         return status;
+    }
+    if (request.level == NULL) {
+        request.level = level_of_policy(request.command[0]);
     }
     const char *name = request.is_checked ? request.level->checked : request.level->library;
     if (name == NULL) {
@@ -259,6 +361,9 @@ int main(int argc, char **argv) {
     if (strcmp(command, "stat") == 0) {
         return argc == 3 ? stat_process(argv[2])
                          : complain_usage("stat needs one process id", NULL);
+    }
+    if (strcmp(command, "conf") == 0) {
+        return argc == 3 ? show_policy(argv[2]) : complain_usage("conf needs one command", NULL);
     }
     return complain_usage("unknown command", command);
 }

@@ -28,6 +28,15 @@ void text_str(struct text *t, const char *s) {
     }
 }
 
+void text_quote(struct text *t, const char *s, size_t n) {
+    const size_t shown = n < 48 ? n : 48;
+    text_char(t, '\'');
+    for (size_t i = 0; i < shown; i++) {
+        text_char(t, s[i] >= ' ' && s[i] <= '~' ? s[i] : '?');
+    }
+    text_str(t, shown < n ? "...'" : "'");
+}
+
 // Digits come out last first, so they are collected from the end of a buffer that holds them all.
 static void text_digits(struct text *t, uint64_t v, unsigned base) {
     char digits[20];

@@ -16,6 +16,8 @@ struct text text_on(char *buffer, size_t capacity);
 void text_char(struct text *t, char c);
 void text_str(struct text *t, const char *s);
 void text_bytes(struct text *t, const char *s, size_t n);
+// At most 48 bytes, in quotation marks; nothing in it reaches a terminal as a control sequence.
+void text_quote(struct text *t, const char *s, size_t n);
 void text_dec(struct text *t, uint64_t v);
 void text_hex(struct text *t, uint64_t v); // with 0x
 // Parses an unsigned decimal with optional k, m, g suffix (powers of 1024). False if malformed or

@@ -4,7 +4,9 @@
 
 #include "src/base/text.h"
 #include "src/cold/cold.h"
+#include "src/heap/aside.h"
 #include "src/heap/heap.h"
+#include "src/heap/life.h"
 #include "src/os/sys.h"
 
 #include <errno.h>
@@ -60,6 +62,9 @@ static size_t figures_count_free_slots(void) {
 
 // glibc's words: the "arena" is what small blocks come from, "hblk" are blocks mapped one by one.
 struct mallinfo2 figures_mallinfo2(void) {
+    if (life_is_aside()) {
+        return firn_aside.mallinfo2();
+    }
     struct heap_stats s;
     heap_stats(&s);
     const struct mallinfo2 m = {
@@ -199,6 +204,10 @@ static void figures_cold(struct text *t) {
 }
 
 void figures_print(int fd) {
+    if (life_is_aside()) {
+        firn_aside.malloc_stats();
+        return;
+    }
     const int saved = errno;
     struct heap_stats s;
     heap_stats(&s);
@@ -236,6 +245,9 @@ static void figures_xml_class(FILE *stream, const struct heap_class_stats *c) {
 }
 
 int figures_write_xml(int options, FILE *stream) {
+    if (life_is_aside()) {
+        return firn_aside.malloc_info(options, stream);
+    }
     if (options != 0 || stream == NULL) {
         errno = EINVAL; // glibc returns the number, its manual promises errno: both
         return EINVAL;

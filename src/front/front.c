@@ -7,7 +7,11 @@
 #include "src/base/text.h"
 #include "src/front/figures.h"
 #include "src/front/options.h"
+#include "src/front/policy.h"
+#include "src/heap/aside.h"
+#include "src/heap/compact.h"
 #include "src/heap/extent.h"
+#include "src/heap/life.h"
 #include "src/heap/report.h"
 #include "src/heap/sweep.h"
 #include "src/os/keep.h"
@@ -16,7 +20,6 @@
 
 #include <errno.h>
 #include <malloc.h>
-#include <stdatomic.h>
 
 void *front_refuse(void) {
     errno = ENOMEM;
@@ -41,7 +44,7 @@ static void *front_alloc_aligned(size_t align, size_t size, uintptr_t site) {
 static void front_check_named(const void *p, const struct heap_call *call) {
     const bool is_bad_align = call->align != 0 && !front_is_power_of_two(call->align);
     const size_t align = call->align > PTRDIFF_MAX ? PTRDIFF_MAX : call->align;
-    if (!is_bad_align && call->size <= PTRDIFF_MAX - align) {
+    if ((!is_bad_align && call->size <= PTRDIFF_MAX - align) || life_is_aside()) {
         return;
     }
     const struct fatal_info info = {
@@ -156,10 +159,20 @@ size_t front_object_size(const void *p) {
     return heap_extent(p);
 }
 
+int front_trim(size_t pad) {
+    if (life_is_aside()) {
+        return firn_aside.malloc_trim(pad);
+    }
+    // glibc keeps `pad` at the top of its heap; there is no top here.
+    return (options_get()->mesh_auto ? compact_now() > 0 : heap_trim()) ? 1 : 0;
+}
+
 int front_mallopt(int parameter, int value) {
+    if (life_is_aside()) {
+        return firn_aside.mallopt(parameter, value);
+    }
     // Thresholds, arenas and fast bins are glibc's way of working. Programs tune them for speed and
     // check the result; none of them can ask for less hardening here.
-    (void)value;
     switch (parameter) {
     case M_MXFAST:
     case M_TRIM_THRESHOLD:
@@ -176,17 +189,42 @@ int front_mallopt(int parameter, int value) {
     }
 }
 
-static atomic_bool front_is_started;         // the first exchange wins; nobody waits for it
 static struct keep front_stderr = KEEP_NONE; // where the summary goes
 
-static void front_say_hello(void) {
+static unsigned front_apply(const char *options, const char *origin, void *context) {
+    (void)context;
+    return options_apply(options, origin);
+}
+
+// Which wins: the environment over the policy, as whoever starts a program knows best what this run is for.
+static void front_read_options(void) {
+    const struct policy_source source = {POLICY_FILE, POLICY_FOLDER, 0, NULL};
+    unsigned complaints = policy_read(&source, front_apply, NULL);
+    complaints += options_apply(sys_environment("FIRN_OPTIONS"), "FIRN_OPTIONS");
+    options_judge(complaints);
+}
+
+// True if Firn is to stand aside and can.
+static bool front_is_off(void) {
+    static const char cannot[] = "firn: off: there is no other malloc in this program; ignored\n";
+    if (!options_get()->is_off) {
+        return false;
+    }
+    if (!aside_find()) {
+        sys_write(2, cannot, sizeof cannot - 1);
+        return false;
+    }
+    return true;
+}
+
+static void front_say_hello(bool is_off) {
     char buffer[128];
     struct text line = text_on(buffer, sizeof(buffer));
     text_str(&line, "firn: ");
     text_str(&line, FIGURES_VERSION);
     text_str(&line, " pid=");
     text_dec(&line, (uint64_t)sys_process_id());
-    text_char(&line, '\n');
+    text_str(&line, is_off ? " off\n" : "\n");
     sys_write(2, line.data, line.length);
 }
 
@@ -210,17 +248,19 @@ static void front_open_report(const char *target) {
     sys_write(2, line.data, line.length);
 }
 
-void front_start(void) {
-    if (atomic_exchange_explicit(&front_is_started, true, memory_order_relaxed)) {
-        return;
-    }
+bool front_start(void) {
     const int saved = errno;
     // Here too, and not only when the heap starts: a program's first call may be a wrong free.
     fatal_set_locator(sys_locate);
     fatal_set_detail(report_describe);
-    options_parse(sys_environment("FIRN_OPTIONS"));
+    front_read_options();
+    const bool is_off = front_is_off();
     if (options_get()->verbose) {
-        front_say_hello();
+        front_say_hello(is_off);
+    }
+    if (is_off) {
+        errno = saved;
+        return false;
     }
     if (options_get()->stats_exit) {
         keep_copy(&front_stderr, 2);
@@ -229,9 +269,13 @@ void front_start(void) {
         front_open_report(options_get()->report);
     }
     errno = saved;
+    return true;
 }
 
 void front_end(void) {
+    if (life_is_aside()) {
+        return;
+    }
     sweep_at_exit(options_get()->sweep_ms);
     if (options_get()->stats_exit) {
         figures_print(keep_descriptor(&front_stderr));

@@ -78,8 +78,11 @@ size_t front_object_size(const void *p);
 // mallopt: 1 for the parameters glibc documents, which have nothing to act on here; else 0.
 int front_mallopt(int parameter, int value);
 
-// Once per process, however often it is called: reads FIRN_OPTIONS, says hello when verbose.
-void front_start(void);
+// malloc_trim.
+int front_trim(size_t pad);
+
+// Once per process (life_may_start): reads the policy and FIRN_OPTIONS, says hello when verbose. False: off.
+bool front_start(void);
 // At exit: the summary that stats=exit asks for.
 void front_end(void);
 

@@ -36,6 +36,8 @@ enum option_index {
     OPTION_MESH_PACE,
     OPTION_MESH_BUDGET,
     OPTION_SWEEP,
+    OPTION_OFF,
+    OPTION_LEVEL,
     OPTIONS
 };
 
@@ -57,6 +59,10 @@ static const struct option_key option_keys[OPTIONS] = {
     [OPTION_MESH_PACE] = {"mesh_pace", NULL, 1, 100, NULL},
     [OPTION_MESH_BUDGET] = {"mesh_budget", NULL, 0, 1000000000, NULL},
     [OPTION_SWEEP] = {"sweep", NULL, FIRN_SWEEP, 10000, NULL},
+    [OPTION_OFF] = {"off", NULL, 0, 1, "0 or 1"},
+    // A level's number is its place modulo four.
+    [OPTION_LEVEL] = {"level", "0 1 2 3 bare light default strict", 0, 0,
+                      "0 to 3, bare, light, default or strict"},
 };
 
 static struct options options_now = {.purge_delay_ms = 1000,
@@ -69,23 +75,23 @@ const struct options *options_get(void) {
     return &options_now;
 }
 
-// The text comes from the environment: it is shown shortened, and nothing in it reaches the
-// terminal as a control sequence.
-static void options_quote(struct text *line, const char *s, size_t n) {
-    const size_t shown = n < 48 ? n : 48;
-    text_char(line, '\'');
-    for (size_t i = 0; i < shown; i++) {
-        text_char(line, s[i] >= ' ' && s[i] <= '~' ? s[i] : '?');
-    }
-    text_str(line, shown < n ? "...'" : "'");
-}
+enum { OPTIONS_LINE_BYTES = 640 };
 
 static void options_say(struct text *line) {
     text_char(line, '\n');
     sys_write(2, line->data, line->length);
 }
 
-static void options_complain_key(const char *key, size_t n) {
+// Text from the environment is shown shortened.
+static struct text options_line(char *buffer, const char *origin) {
+    struct text line = text_on(buffer, OPTIONS_LINE_BYTES);
+    text_str(&line, "firn: ");
+    text_str(&line, origin);
+    text_str(&line, ": ");
+    return line;
+}
+
+static void options_complain_key(const char *origin, const char *key, size_t n) {
     unsigned best = OPTIONS;
     unsigned best_distance = ~0u;
     for (unsigned i = 0; i < OPTIONS; i++) {
@@ -96,23 +102,23 @@ static void options_complain_key(const char *key, size_t n) {
             best_distance = distance;
         }
     }
-    char buffer[256];
-    struct text line = text_on(buffer, sizeof(buffer));
-    text_str(&line, "firn: FIRN_OPTIONS: unknown option ");
-    options_quote(&line, key, n);
+    char buffer[OPTIONS_LINE_BYTES];
+    struct text line = options_line(buffer, origin);
+    text_str(&line, "unknown option ");
+    text_quote(&line, key, n);
     text_str(&line, " ignored; closest is '");
     text_str(&line, option_keys[best].name);
     text_char(&line, '\'');
     options_say(&line);
 }
 
-static void options_complain_value(const struct option_key *key, const char *value, size_t n) {
-    char buffer[256];
-    struct text line = text_on(buffer, sizeof(buffer));
-    text_str(&line, "firn: FIRN_OPTIONS: ");
+static void options_complain_value(const char *origin, const struct option_key *key,
+                                   const char *value, size_t n) {
+    char buffer[OPTIONS_LINE_BYTES];
+    struct text line = options_line(buffer, origin);
     text_str(&line, key->name);
     text_str(&line, ": value ");
-    options_quote(&line, value, n);
+    text_quote(&line, value, n);
     text_str(&line, " ignored; expected ");
     if (key->expects != NULL) {
         text_str(&line, key->expects);
@@ -122,6 +128,25 @@ static void options_complain_value(const struct option_key *key, const char *val
         text_dec(&line, key->max);
     }
     options_say(&line);
+}
+
+// What a library checks is fixed when it is built: an option can only ask whether that is enough.
+static bool options_check_level(const char *origin, uint64_t word) {
+    static const char *const libraries[] = {"libfirn-bare.so", "libfirn-light.so", "libfirn.so",
+                                            "libfirn-strict.so"};
+    const unsigned level = word % 4;
+    if (level <= FIRN_LEVEL) {
+        return true;
+    }
+    char buffer[OPTIONS_LINE_BYTES];
+    struct text line = options_line(buffer, origin);
+    text_str(&line, "level: this process has level ");
+    text_dec(&line, FIRN_LEVEL);
+    text_str(&line, "; preload ");
+    text_str(&line, libraries[level]);
+    text_str(&line, ", or start it with firn run");
+    options_say(&line);
+    return false;
 }
 
 // *out: which of the words it is.
@@ -190,6 +215,11 @@ static void options_set(unsigned index, uint64_t value, const char *text, size_t
     case OPTION_SWEEP:
         options_now.sweep_ms = (uint32_t)value;
         break;
+    case OPTION_OFF:
+        options_now.is_off = value != 0;
+        break;
+    case OPTION_LEVEL:
+        break;
     default:
         options_now.purge_delay_ms = (uint32_t)value;
         break;
@@ -197,7 +227,7 @@ static void options_set(unsigned index, uint64_t value, const char *text, size_t
 }
 
 // One "key=value" or "key". True if it was understood.
-static bool options_parse_item(const char *item, size_t n) {
+static bool options_parse_item(const char *origin, const char *item, size_t n) {
     const char *equals = memchr(item, '=', n);
     const size_t key_bytes = equals != NULL ? (size_t)(equals - item) : n;
     const char *value = equals != NULL ? equals + 1 : "1";
@@ -210,13 +240,13 @@ static bool options_parse_item(const char *item, size_t n) {
         uint64_t number = 0;
         const bool is_bare_text = equals == NULL && key->max == 0;
         if (is_bare_text || !options_read_value(key, value, value_bytes, &number)) {
-            options_complain_value(key, value, value_bytes);
+            options_complain_value(origin, key, value, value_bytes);
             return false;
         }
         options_set(i, number, value, value_bytes);
-        return true;
+        return i != OPTION_LEVEL || options_check_level(origin, number);
     }
-    options_complain_key(item, key_bytes);
+    options_complain_key(origin, item, key_bytes);
     return false;
 }
 
@@ -228,21 +258,24 @@ static size_t options_item_bytes(const char *item) {
     return is_descriptor ? prefix + strcspn(item + prefix, ":,") : strcspn(item, ":,");
 }
 
-unsigned options_parse(const char *text) {
+unsigned options_apply(const char *text, const char *origin) {
     unsigned complaints = 0;
     const char *item = text != NULL ? text : "";
     while (*item != '\0') {
         const size_t n = options_item_bytes(item);
-        if (n > 0 && !options_parse_item(item, n)) {
+        if (n > 0 && !options_parse_item(origin, item, n)) {
             complaints++;
         }
         item += n + (item[n] != '\0');
     }
-    // Judged last, so that it works wherever it stands in the list.
+    return complaints;
+}
+
+// Judged last, so that it works wherever it stands in the list.
+void options_judge(unsigned complaints) {
     if (complaints > 0 && options_now.abort_conf) {
         static const char last[] = "firn: FIRN_OPTIONS: abort_conf=1 ends the process\n";
         sys_write(2, last, sizeof(last) - 1);
         abort();
     }
-    return complaints;
 }

@@ -1,9 +1,9 @@
 // FIRN_OPTIONS=key=value:key=value  (separators ':' and ','; a bare key means key=1)
 //
-// Parsed once at start, before anything is allocated, from the environment (never when AT_SECURE).
-// A key nobody knows, or a value out of range, is reported on stderr in one line that names the
+// Parsed once at start, before anything is allocated: from /etc/firn.conf (front/policy.h), then from the
+// environment (never when AT_SECURE), which counts more. A key nobody knows, or a value out of range, is reported on stderr in one line that names the
 // closest key (or the range), and is ignored; with abort_conf=1 it ends the process instead.
-// No option goes below what the built level promises.
+// No option goes below what the built level promises, but for off, which leaves the program to libc's malloc.
 #ifndef FIRN_FRONT_OPTIONS_H
 #define FIRN_FRONT_OPTIONS_H
 
@@ -19,6 +19,7 @@ struct options {
     bool stats_exit;         // stats=exit: print a summary at exit
     bool verbose;            // verbose=1: one line at start
     bool abort_conf;         // abort_conf=1: bad options end the process
+    bool is_off;             // off: Firn stands aside (heap/aside.h)
     uint32_t sample;         // sample=N: one allocation in N; 0: not named, as the level says
     uint32_t purge_delay_ms; // purge_delay=MS: 0..600000, default 1000
     enum option_cold cold;   // cold=off|on|auto: whether idle pages are frozen; auto is off as yet
@@ -36,7 +37,10 @@ struct options {
 
 // The options in force; defaults before options_parse.
 const struct options *options_get(void);
-// Parses `text` (NULL: nothing). Writes complaints to fd 2. Returns the number of complaints.
-unsigned options_parse(const char *text);
+// Parses `text` (NULL: nothing); `origin` says in complaints, which go to fd 2, where it comes from. Returns their
+// number.
+unsigned options_apply(const char *text, const char *origin);
+// After all texts: ends the process if there were complaints and abort_conf=1 asks for that.
+void options_judge(unsigned complaints);
 
 #endif

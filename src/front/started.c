@@ -22,8 +22,11 @@ static uint64_t cold_after_ms(void) {
     return ms;
 }
 
+bool life_may_start(void) {
+    return front_start();
+}
+
 void life_started(void) {
-    front_start();
     if (options_get()->sample != 0) {
         firn_sample_rate = options_get()->sample;
     }

@@ -5,6 +5,7 @@
 #include "src/base/text.h"
 #include "src/cache/inspect.h"
 #include "src/cache/remote.h"
+#include "src/heap/aside.h"
 #include "src/heap/fast.h"
 #include "src/heap/find.h"
 #include "src/heap/life.h"
@@ -22,6 +23,11 @@
 static void *fail(void) {
     errno = ENOMEM;
     return NULL;
+}
+
+// Only a thread without a cache can be one of a process that Firn stands aside in.
+FIRN_INLINE bool is_aside(void) {
+    return FIRN_UNLIKELY(firn_cache == &firn_empty_cache) && life_is_aside();
 }
 
 static void *alloc_large(size_t size, size_t align, bool *is_zero) {
@@ -143,6 +149,9 @@ FIRN_NOINLINE void *heap_alloc_slow(size_t size, uintptr_t site) {
     if (size > PTRDIFF_MAX) {
         return fail();
     }
+    if (is_aside()) {
+        return firn_aside.malloc(size);
+    }
     if (size > SMALL_MAX - FIRN_SLOT_EXTRA) {
         bool is_zero;
         return alloc_large(size, FIRN_PAGE, &is_zero);
@@ -166,6 +175,9 @@ void *heap_alloc_zeroed(size_t size, uintptr_t site) {
     }
     bool is_zero;
     void *p;
+    if (is_aside()) {
+        return firn_aside.calloc(1, size);
+    }
     if (size > SMALL_MAX - FIRN_SLOT_EXTRA) {
         fatal_note_call("calloc", site);
         p = alloc_large(size, FIRN_PAGE, &is_zero);
@@ -188,6 +200,9 @@ void *heap_alloc_aligned(size_t align, size_t size, uintptr_t site) {
         return heap_alloc_fast(size, site);
     }
     fatal_note_call("aligned_alloc", site);
+    if (is_aside()) {
+        return firn_aside.memalign(align, size);
+    }
     // Before start there are no classes, but their geometry is constant.
     unsigned class_index = size > SMALL_MAX - FIRN_SLOT_EXTRA
                                ? SIZE_CLASSES
@@ -271,6 +286,10 @@ FIRN_NORETURN static void report_free(void *p, const struct found *f,
 
 FIRN_NOINLINE void heap_free_slow(void *p, const struct heap_call *call) {
     if (p == NULL) {
+        return;
+    }
+    if (is_aside()) {
+        firn_aside.free(p);
         return;
     }
     int saved = errno;
@@ -363,6 +382,9 @@ void heap_free_sized(void *p, const struct heap_call *call) {
 
 size_t heap_usable(const void *p, uintptr_t site) {
     struct found f;
+    if (is_aside()) {
+        return firn_aside.malloc_usable_size((void *)(uintptr_t)p);
+    }
     find_pointer(p, &f);
     if (f.kind == FOUND_BAD) {
         find_report(p, &f, &(struct heap_call){"malloc_usable_size", site, FATAL_SIZE_UNKNOWN, 0});

@@ -20,10 +20,10 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-enum start_state { NOT_STARTED, STARTED, IMPOSSIBLE };
+enum start_state { UNDECIDED, NOT_STARTED, STARTED, IMPOSSIBLE, ASIDE };
 
 static struct lock start_lock = LOCK_INIT(LOCK_START);
-static _Atomic int start_state;
+static _Atomic int start_state; // stored under start_lock
 static pthread_key_t exit_key;
 static bool has_exit_key;
 // One word on a page that reads as zero in every forked child.
@@ -214,13 +214,44 @@ static bool start_parts(void) {
     return true;
 }
 
+// Set while this thread decides: what it allocates meanwhile (the loader, for the text of an error) fails.
+static FIRN_TLS bool is_deciding;
+
+static int state_now(void) {
+    return atomic_load_explicit(&start_state, memory_order_acquire);
+}
+
+static void decide(void) {
+    if (state_now() != UNDECIDED) {
+        return;
+    }
+    is_deciding = true;
+    bool is_aside = !life_may_start();
+    is_deciding = false;
+    atomic_store_explicit(&start_state, is_aside ? ASIDE : NOT_STARTED, memory_order_release);
+}
+
+void life_decide(void) {
+    if (state_now() == UNDECIDED && !is_deciding) {
+        lock_acquire(&start_lock);
+        decide();
+        lock_release(&start_lock);
+    }
+}
+
+bool life_is_aside(void) {
+    life_decide();
+    return state_now() == ASIDE;
+}
+
 void life_start(void) {
-    if (FIRN_LIKELY(atomic_load_explicit(&start_state, memory_order_acquire) != NOT_STARTED)) {
+    if (FIRN_LIKELY(state_now() > NOT_STARTED) || is_deciding) {
         return;
     }
     bool is_mine = false;
     lock_acquire(&start_lock);
-    if (atomic_load_explicit(&start_state, memory_order_relaxed) == NOT_STARTED) {
+    decide();
+    if (state_now() == NOT_STARTED) {
         fatal_set_locator(sys_locate);
         bool done = start_parts();
         if (done) {
@@ -239,5 +270,5 @@ void life_start(void) {
 }
 
 bool life_has_started(void) {
-    return atomic_load_explicit(&start_state, memory_order_acquire) == STARTED;
+    return state_now() == STARTED;
 }

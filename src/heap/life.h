@@ -11,8 +11,14 @@
 // from several threads. Ends by calling life_started once, outside of any lock.
 void life_start(void);
 bool life_has_started(void);
+// True if the heap does not serve this process, and never will (heap/aside.h). Decides it first if need be.
+bool life_is_aside(void);
+// Decides that, and no more. For who must not start the heap. Idempotent.
+void life_decide(void);
 
-// Supplied by the layer above: reads the options and applies them.
+// Supplied by the layer above. The first is called once, before anything is allocated, and reads the options;
+// false: the heap shall stand aside. The second, once it has started, applies them.
+bool life_may_start(void);
 void life_started(void);
 
 // Registers the fork handlers; life_start does it too. To be called as early as can be: the handlers

@@ -1,8 +1,10 @@
 // realloc: in place when the new size belongs to the same class or to the same pages; large blocks
 // move by page tables where that is cheaper than copying (span/large).
+#include "src/heap/aside.h"
 #include "src/heap/fast.h"
 #include "src/heap/find.h"
 #include "src/heap/heap.h"
+#include "src/heap/life.h"
 
 #include <errno.h>
 #include <string.h>
@@ -48,6 +50,9 @@ void *heap_resize_as(void *p, const struct heap_call *call) {
     size_t size = call->size;
     uintptr_t site = call->site;
     struct found f;
+    if (FIRN_UNLIKELY(firn_cache == &firn_empty_cache) && life_is_aside()) {
+        return firn_aside.realloc(p, size);
+    }
     find_pointer(p, &f);
     find_check(&f);
     if (f.kind == FOUND_BAD) {

@@ -6,27 +6,31 @@
 //
 // The search for a library depends on who calls: on the return address that dlopen finds. So nothing may
 // stand between the program and libc's function: the flag goes, and the call jumps on.
-#include "src/base/compiler.h"
+#include "src/heap/life.h"
 
 #include <dlfcn.h>
 #include <stddef.h>
 
 // Both are used by the assembly below.
 extern void *(*firn_next_dlopen)(const char *, int);
+extern int firn_dlopen_flags;
 void firn_find_dlopen(void);
 
 void *(*firn_next_dlopen)(const char *, int);
+int firn_dlopen_flags = ~RTLD_DEEPBIND; // those that are passed on; all where Firn stands aside
 
 // Anybody's constructor may call before ours has run. Twice is as good as once.
 void firn_find_dlopen(void) {
     void *next = dlsym(RTLD_NEXT, "dlopen");
+    if (life_is_aside()) {
+        firn_dlopen_flags = ~0;
+    }
     *(void **)&firn_next_dlopen = next;
 }
 
 #if !defined(__x86_64__)
 #error "dlopen is written for x86-64"
 #endif
-_Static_assert(RTLD_DEEPBIND == 8, "the assembly has the number");
 __asm__(".text\n"
         ".globl dlopen\n"
         ".type dlopen, @function\n"
@@ -49,7 +53,7 @@ __asm__(".text\n"
         "    .cfi_adjust_cfa_offset -8\n"
         "    popq %rdi\n"
         "    .cfi_adjust_cfa_offset -8\n"
-        "1:  andl $~8, %esi\n"
+        "1:  andl firn_dlopen_flags(%rip), %esi\n"
         "    jmp *firn_next_dlopen(%rip)\n"
         "    .cfi_endproc\n"
         ".size dlopen, . - dlopen\n"

@@ -5,7 +5,6 @@
 #include "src/cold/cold.h"
 #include "src/front/figures.h"
 #include "src/front/front.h"
-#include "src/front/options.h"
 #include "src/heap/compact.h"
 #include "src/heap/life.h"
 #include "src/heap/upkeep.h"
@@ -84,9 +83,8 @@ FIRN_EXPORT size_t malloc_usable_size(void *p) {
 }
 
 FIRN_EXPORT int malloc_trim(size_t pad) {
-    (void)pad; // glibc keeps so much at the top of its heap; there is no top here
     fatal_note_call("malloc_trim", FIRN_CALLER());
-    return (options_get()->mesh_auto ? compact_now() > 0 : heap_trim()) ? 1 : 0;
+    return front_trim(pad);
 }
 
 FIRN_EXPORT int mallopt(int parameter, int value) {
@@ -191,7 +189,7 @@ FIRN_EXPORT int __posix_memalign(void **out, size_t align, size_t size) {
 // them too: an archive's member comes along only when a name in it is wanted.
 __attribute__((constructor)) static void malloc_start(void) {
     life_prepare_fork();
-    front_start();
+    life_decide();
     upkeep_note_constructed();
 }
 

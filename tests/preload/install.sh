@@ -23,7 +23,7 @@ run_make() {
 run_make install
 verdict "make install" $?
 for file in lib/libfirn.so lib/libfirn-bare.so lib/libfirn-light.so lib/libfirn-strict.so \
-    lib/libfirn.a bin/firn include/firn/firn.h share/man/man1/firn.1 share/man/man7/firn.7; do
+    lib/libfirn.a bin/firn include/firn/firn.h share/man/man1/firn.1 share/man/man5/firn.conf.5 share/man/man7/firn.7; do
     [ -s "$prefix/$file" ]
     verdict "installs $file" $?
 done

@@ -42,7 +42,8 @@ static struct outcome parse(const char *text) {
     if (child == 0) {
         signal(SIGABRT, SIG_DFL);
         dup2(words[1], 2);
-        o.complaints = options_parse(text);
+        o.complaints = options_apply(text, "FIRN_OPTIONS");
+        options_judge(o.complaints);
         o.options = *options_get();
         _exit(write(result[1], &o, sizeof(o)) == (ssize_t)sizeof(o) ? 0 : 99);
     }
@@ -223,7 +224,7 @@ static void test_unknown_key_names_the_closest(void **state) {
     expect_complaint(
         "abortconf=1",
         "firn: FIRN_OPTIONS: unknown option 'abortconf' ignored; closest is 'abort_conf'\n");
-    expect_complaint("=1", "firn: FIRN_OPTIONS: unknown option '' ignored; closest is 'cold'\n");
+    expect_complaint("=1", "firn: FIRN_OPTIONS: unknown option '' ignored; closest is 'off'\n");
 }
 
 static void test_keys_are_exact(void **state) {
@@ -259,6 +260,41 @@ static void test_bad_values_name_the_range(void **state) {
     expect_complaint("stats=exit=",
                      "firn: FIRN_OPTIONS: stats: value 'exit=' ignored; expected exit\n");
     expect_complaint("stats", "firn: FIRN_OPTIONS: stats: value '1' ignored; expected exit\n");
+}
+
+static void test_off(void **state) {
+    (void)state;
+    assert_true(parse("off").options.is_off);
+    assert_true(parse("verbose:off=1").options.is_off);
+    assert_false(parse("off:off=0").options.is_off);
+    expect_complaint("off=yes", "firn: FIRN_OPTIONS: off: value 'yes' ignored; expected 0 or 1\n");
+}
+
+// A level can be asked for, not changed.
+static void test_level(void **state) {
+    (void)state;
+    static const char *const names[] = {"bare", "light", "default", "strict"};
+    static const char *const libraries[] = {"-bare", "-light", "", "-strict"};
+    for (unsigned level = 0; level < 8; level++) {
+        char text[32], words[160];
+        if (level < 4) {
+            snprintf(text, sizeof text, "level=%u", level);
+        } else {
+            snprintf(text, sizeof text, "level=%s", names[level - 4]);
+        }
+        snprintf(words, sizeof words,
+                 "firn: FIRN_OPTIONS: level: this process has level %d; preload libfirn%s.so, or "
+                 "start it with firn run\n",
+                 FIRN_LEVEL, libraries[level % 4]);
+        if ((int)(level % 4) <= FIRN_LEVEL) {
+            expect_ok(text, defaults);
+        } else {
+            expect_complaint(text, words);
+        }
+    }
+    expect_complaint("level=4",
+                     "firn: FIRN_OPTIONS: level: value '4' ignored; expected 0 to 3, bare, "
+                     "light, default or strict\n");
 }
 
 static void test_the_rest_still_counts(void **state) {
@@ -312,6 +348,8 @@ int main(void) {
         cmocka_unit_test(test_unknown_key_names_the_closest),
         cmocka_unit_test(test_keys_are_exact),
         cmocka_unit_test(test_bad_values_name_the_range),
+        cmocka_unit_test(test_off),
+        cmocka_unit_test(test_level),
         cmocka_unit_test(test_the_rest_still_counts),
         cmocka_unit_test(test_hostile_text_is_tamed),
         cmocka_unit_test(test_abort_conf_ends_the_process),
