@@ -19,8 +19,8 @@ enum {
     STEP = 4 << 20,        // bytes of free slots more than last time that are worth a thread
     ROUND_MS = 400,        // from the end of a round to the next
     ROUND_MOST_MS = 25600, // the same when nothing is gained
-    COST_FACTOR = 8,       // a round is followed by so many times the processor time it took
-    IDLE_ROUNDS = 4,       // without gain, after which the thread ends
+    COST_FACTOR = 8, // one without gain is followed by so many times the processor time it took
+    IDLE_ROUNDS = 4, // without gain, after which the thread ends
     GAIN_LEAST = 64 << 10, // bytes that count as one
     QUIET_SHARE = 3,       // times the share while nobody frees
     RETRY_MS = 10000,      // after a thread could not be started
@@ -117,7 +117,7 @@ static uint64_t next_wait_ns(bool is_gain, uint64_t worked_ns) {
     ms = is_gain ? ROUND_MS : ms * 2 < ROUND_MOST_MS ? ms * 2 : ROUND_MOST_MS;
     atomic_store_explicit(&wait_ms, ms, memory_order_relaxed);
     uint64_t ns = (uint64_t)ms * 1000000;
-    return ns > worked_ns * COST_FACTOR ? ns : worked_ns * COST_FACTOR;
+    return is_gain || ns > worked_ns * COST_FACTOR ? ns : worked_ns * COST_FACTOR;
 }
 
 static void keep(void) {
@@ -130,7 +130,7 @@ static void keep(void) {
         int64_t now = idle_bytes();
         uint64_t began_ns = clock_thread_ns();
         size_t gained = is_to_stop() ? 0 : run_round(now == before);
-        // The first one only notes what is in use.
+        // The first one after a burst only notes what is in use.
         bool is_gain = gained >= GAIN_LEAST || now > before + STEP;
         without_gain = is_gain ? 0 : without_gain + 1;
         wait_ns = next_wait_ns(is_gain, clock_thread_ns() - began_ns);

@@ -21,6 +21,9 @@ static uintptr_t view;
 // The whole file once more, privately, and never touched: private mappings of frames are copied from it.
 // 0: not possible.
 static uintptr_t source;
+// And once more, shared, with the flags that mappings of frames have, and never touched: those are copied
+// from it. Set one by one, flags cost two calls a mapping, and mappings were split and joined.
+static uintptr_t pattern;
 static size_t view_bytes;
 
 // A file beyond the limit would not only be refused: the process would get SIGXFSZ.
@@ -33,7 +36,7 @@ static size_t allowed_bytes(void) {
                                                                   : r.rlim_cur / MIB * MIB;
 }
 
-// A second mapping of a piece of the view: what mremap does with a shared mapping of "no" length.
+// A second mapping of a piece of the file: what mremap does with a shared mapping of "no" length.
 static bool copy_mapping(uintptr_t from, uintptr_t to, size_t bytes) {
     int flags = MREMAP_MAYMOVE | MREMAP_FIXED;
     return mremap((void *)from, 0, bytes, flags, (void *)to) == (void *)to;
@@ -72,7 +75,7 @@ static bool can_copy(int fd) {
     }
     volatile char *word = (volatile char *)view;
     *word = 1;
-    bool is_copied = copy_mapping(view, (uintptr_t)to, FIRN_PAGE) && *(volatile char *)to == 1;
+    bool is_copied = copy_mapping(pattern, (uintptr_t)to, FIRN_PAGE) && *(volatile char *)to == 1;
     if (is_copied) {
         *word = 2;
         is_copied = *(volatile char *)to == 2;
@@ -90,10 +93,15 @@ static bool map_view(int fd, size_t bytes) {
     if (p == MAP_FAILED) {
         return false;
     }
+    void *q = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
     view = (uintptr_t)p;
+    pattern = q != MAP_FAILED ? (uintptr_t)q : 0;
     view_bytes = bytes;
     (void)madvise(p, bytes, MADV_DONTDUMP); // the spans that map frames are dumped
-    if (!can_copy(fd)) {
+    if (pattern == 0 || madvise(q, bytes, MADV_DONTFORK) != 0 || !can_copy(fd)) {
+        if (pattern != 0) {
+            munmap(q, bytes);
+        }
         memfile_forget();
     }
     return view_bytes != 0;
@@ -135,12 +143,8 @@ static bool fill_hole(uintptr_t address, size_t bytes) {
 
 bool memfile_map(uintptr_t address, size_t offset, size_t bytes, bool *is_lost) {
     const int saved = errno;
-    bool is_done = copy_mapping(view + offset, address, bytes);
+    bool is_done = copy_mapping(pattern + offset, address, bytes);
     *is_lost = !is_done && fill_hole(address, bytes);
-    if (is_done) {
-        (void)madvise((void *)address, bytes, MADV_DONTFORK);
-        (void)madvise((void *)address, bytes, MADV_DODUMP);
-    }
     errno = saved;
     return is_done;
 }
@@ -182,6 +186,7 @@ void memfile_forget(void) {
     view = 0;
     view_bytes = 0;
     source = 0;
+    pattern = 0; // which a child never had
     errno = saved;
 }
 
