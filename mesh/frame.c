@@ -247,3 +247,10 @@ void frame_forget(void) {
     }
     memfile_forget();
 }
+
+void frame_seal(void) {
+    lock_acquire(&frame_lock);
+    blocks_most = blocks_made;
+    memfile_seal((size_t)blocks_made * FRAME_BLOCK << FIRN_PAGE_SHIFT);
+    lock_release(&frame_lock);
+}

@@ -66,5 +66,7 @@ size_t frame_count(void);
 void frame_after_fork_in_child(void);
 // In the child, after what it needed was copied: no frame is in use.
 void frame_forget(void);
+// No frame is opened any more, and none is mapped anew (memfile_seal).
+void frame_seal(void);
 
 #endif

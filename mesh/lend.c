@@ -5,6 +5,7 @@
 #include "mesh/pages.h"
 #include "src/base/fatal.h"
 #include "src/meta/arena.h"
+#include "src/os/aside.h"
 #include "src/os/fault.h"
 #include "src/os/handover.h"
 #include "src/os/map.h"
@@ -251,4 +252,52 @@ void lend_join(struct span *s) {
         at += n << FIRN_PAGE_SHIFT;
     }
     thread_allow_signals(signals);
+}
+
+// ---- parting ------------------------------------------------------------------------------------
+
+// What reads as the page's content is, be it the frame's or a copy's.
+static bool part_run(uintptr_t address, size_t pages) {
+    size_t bytes = pages << FIRN_PAGE_SHIFT;
+    uintptr_t aside = aside_make(bytes);
+    if (aside == 0) {
+        return false;
+    }
+    if (!fault_stage(address, bytes)) {
+        aside_drop(aside, bytes);
+        return false;
+    }
+    for (size_t i = 0; i < bytes; i += FIRN_PAGE) {
+        move_page(address + i, address + i, aside + i);
+    }
+    aside_place(aside, address, bytes);
+    fault_publish(address, bytes);
+    fault_adopt(address, bytes);
+    for (size_t i = 0; i < bytes; i += FIRN_PAGE) {
+        uint32_t entry = pages_get(address + i);
+        if (pages_kind(entry) == PAGES_MESHED) {
+            frame_release(pages_frame(entry));
+        }
+    }
+    note_parted(address, pages);
+    return true;
+}
+
+bool lend_part(struct span *s) {
+    uintptr_t base = span_base(s);
+    uintptr_t end = base + span_class(s)->span_mask + 1;
+    bool is_done = true;
+    for (uintptr_t at = base; at < end && is_done;) {
+        size_t n = 1;
+        if (pages_is_mapped(pages_get(at))) {
+            size_t most = (end - at) >> FIRN_PAGE_SHIFT;
+            n = run_length(at, most < JOIN_PAGES ? most : JOIN_PAGES);
+            is_done = part_run(at, n);
+        }
+        at += n << FIRN_PAGE_SHIFT;
+    }
+    if (is_done) {
+        span_set_mesh(s, 0, SPAN_MESHED);
+    }
+    return is_done;
 }

@@ -47,6 +47,10 @@ bool lend_is_over(void) FIRN_CHECKED;
 // when nothing is lent.
 void lend_join(struct span *s);
 
+// Gives each page of the span that maps a frame memory of its own, with what it holds. Who writes there
+// meanwhile waits. False: not all of them. With merge_lock, the span's lock, and signals blocked.
+bool lend_part(struct span *s) FIRN_CHECKED;
+
 // Takes merge_lock.
 void lend_before_fork(void);
 // When all other locks of the heap are held.

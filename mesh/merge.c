@@ -65,6 +65,13 @@ bool merge_start(void) {
     return is_ready;
 }
 
+void merge_end(void) {
+    lock_acquire(&firn_merge_lock);
+    possibility = IMPOSSIBLE;
+    frame_seal();
+    lock_release(&firn_merge_lock);
+}
+
 void merge_set_budget(size_t wanted) {
     budget_wanted = wanted;
 }
@@ -376,7 +383,7 @@ enum merge_result merge_run(const struct merge_run *run, bool is_forced, unsigne
     enum merge_result result = MERGE_CHANGED;
     *done = 0;
     if (merge_acquire(s, &h)) {
-        if (is_forced || !span_has_mesh(s, SPAN_TOUCHED)) {
+        if (!span_has_mesh(s, SPAN_KEPT) && (is_forced || !span_has_mesh(s, SPAN_TOUCHED))) {
             result = merge_held(s, run, done);
         }
         merge_release(&h);

@@ -57,6 +57,8 @@ extern struct lock firn_merge_lock;
 
 // Once, before the first merge; with merge_lock. False: this kernel, or these limits, do not allow it.
 bool merge_start(void) FIRN_CHECKED;
+// Nothing is merged from here on; what is, stays.
+void merge_end(void);
 // Whether it is possible at all, after the first merge_start.
 bool merge_is_possible(void);
 

@@ -85,7 +85,8 @@ static bool has_remote(const struct span *s) {
 static void look_at(struct work *w, struct span *s) {
     bool is_touched = span_has_mesh(s, SPAN_TOUCHED);
     uintptr_t bytes = (uintptr_t)span_class(s)->span_mask + 1;
-    if ((s->free_count == 0 && !has_remote(s)) || !pages_prepare(span_base(s), bytes)) {
+    if ((s->free_count == 0 && !has_remote(s)) || span_has_mesh(s, SPAN_KEPT) ||
+        !pages_prepare(span_base(s), bytes)) {
         span_set_mesh(s, 0, SPAN_TOUCHED);
         return;
     }
@@ -283,6 +284,10 @@ size_t mesh_pass(unsigned class_index, const struct mesh_pace *pace) {
     return pages << FIRN_PAGE_SHIFT;
 }
 
+void mesh_end(void) {
+    merge_end();
+}
+
 void mesh_set_budget(size_t vmas) {
     merge_set_budget(vmas);
 }
@@ -306,6 +311,47 @@ void mesh_stats(struct mesh_stats *out) {
         .p99_ns = f.p99_ns,
         .engine = fault_engine_name(fault_engine()),
     };
+}
+
+// ---- leaving ----------------------------------------------------------------------------------
+
+// NULL: no span was ever there.
+static struct span *span_that_contains(uintptr_t address) {
+    uintptr_t offset = address - FIRN_ROOT.small_base;
+    uintptr_t cell = offset >> FIRN_ROOT.cell_shift;
+    if (offset >= FIRN_ROOT.small_bytes || cell >= CELLS) {
+        return NULL;
+    }
+    uintptr_t limit = atomic_load_explicit(&firn_cell_limits[cell], memory_order_acquire);
+    bool is_used = address >= root_cell_base((unsigned)cell) && address < limit;
+    return is_used ? merge_span_of(address) : NULL;
+}
+
+// With the span's lock.
+static bool leave(struct span *s) {
+    span_set_mesh(s, SPAN_KEPT, 0);
+    return !span_is_meshed(s) || lend_part(s);
+}
+
+bool mesh_leave(uintptr_t address, size_t bytes) {
+    bool is_done = true;
+    uint64_t signals = thread_block_signals();
+    lock_acquire(&firn_merge_lock);
+    for (uintptr_t at = address; is_done && at - address < bytes;) {
+        struct merge_hold h;
+        struct span *s = span_that_contains(at);
+        if (s == NULL) {
+            break;
+        }
+        if (merge_acquire(s, &h)) {
+            is_done = leave(s);
+            merge_release(&h);
+        }
+        at = span_base(s) + span_class(s)->span_mask + 1;
+    }
+    lock_release(&firn_merge_lock);
+    thread_allow_signals(signals);
+    return is_done;
 }
 
 // ---- fork -------------------------------------------------------------------------------------

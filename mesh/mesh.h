@@ -31,6 +31,15 @@ size_t mesh_pass(unsigned class_index, const struct mesh_pace *pace);
 // At most so many memory mappings are spent; 0: what the kernel's limit allows.
 void mesh_set_budget(size_t vmas);
 
+// The program is about to lock all its memory: nothing is merged from here on, since a page that is merged would
+// be another one, and reserved addresses would be filled in. Holds no lock. Preserves errno.
+void mesh_end(void);
+
+// The program is about to change how [address, +bytes) of its blocks is mapped: their spans get memory of their
+// own, and are never meshed again. False: not now, for want of memory or because the engine refuses. Holds no
+// lock. Preserves errno.
+bool mesh_leave(uintptr_t address, size_t bytes) FIRN_CHECKED;
+
 struct mesh_stats {
     size_t meshed_pages;      // that share frames now
     size_t meshed_pages_most; // at any time

@@ -1,6 +1,8 @@
 #include "src/heap/ration.h"
 
+#include "mesh/mesh.h"
 #include "src/heap/life.h"
+#include "src/heap/upkeep.h"
 #include "src/meta/arena.h"
 #include "src/meta/root.h"
 #include "src/os/caps.h"
@@ -52,4 +54,14 @@ void ration_addresses(void) {
         sys_yield(); // a system call's time, at most
     }
     errno = saved;
+}
+
+void ration_before_lock(void) {
+    if (lock_is_any_held()) {
+        return;
+    }
+    if (firn_has_keeper) {
+        keeper_forbid("the program locked its memory");
+    }
+    mesh_end();
 }

@@ -9,4 +9,7 @@
 // heap has started (start finds out for itself), or in a signal handler that interrupted the heap.
 void ration_addresses(void);
 
+// Before mlockall: see mesh_end.
+void ration_before_lock(void);
+
 #endif

@@ -143,8 +143,8 @@ static bool fill_hole(uintptr_t address, size_t bytes) {
 
 bool memfile_map(uintptr_t address, size_t offset, size_t bytes, bool *is_lost) {
     const int saved = errno;
-    bool is_done = copy_mapping(pattern + offset, address, bytes);
-    *is_lost = !is_done && fill_hole(address, bytes);
+    bool is_done = pattern != 0 && copy_mapping(pattern + offset, address, bytes);
+    *is_lost = !is_done && pattern != 0 && fill_hole(address, bytes);
     errno = saved;
     return is_done;
 }
@@ -171,6 +171,22 @@ void memfile_drop(size_t offset, size_t bytes) {
     const int saved = errno;
     if (madvise((void *)(view + offset), bytes, MADV_REMOVE) != 0) {
         memset((void *)(view + offset), 0, bytes); // the promise of zeros, by hand
+    }
+    errno = saved;
+}
+
+void memfile_seal(size_t bytes) {
+    const int saved = errno;
+    if (view_bytes > bytes) {
+        (void)mprotect((void *)(view + bytes), view_bytes - bytes, PROT_NONE);
+    }
+    if (source != 0) {
+        munmap((void *)source, view_bytes);
+        source = 0;
+    }
+    if (pattern != 0) {
+        munmap((void *)pattern, view_bytes);
+        pattern = 0;
     }
     errno = saved;
 }

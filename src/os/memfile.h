@@ -36,6 +36,10 @@ bool memfile_map_copy(uintptr_t address, size_t offset, size_t bytes, bool *is_l
 // Gives the memory of [offset, +bytes) back: reads as zeros. Preserves errno.
 void memfile_drop(size_t offset, size_t bytes);
 
+// Nothing is mapped any more from here on, and of the view only `bytes` can be touched: memory that is locked
+// would be filled in, all of it. Preserves errno.
+void memfile_seal(size_t bytes);
+
 // In a forked child, which has the parent's view (and private mappings only): gives it up.
 void memfile_forget(void);
 

@@ -44,6 +44,9 @@ FIRN_EXPORT int prlimit64(pid_t process, enum __rlimit_resource resource,
 
 // Refused for want of RLIMIT_MEMLOCK: perhaps for addresses that are only reserved.
 FIRN_EXPORT int mlockall(int flags) {
+    if (flags != 0 && (flags & ~(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT)) == 0) {
+        ration_before_lock();
+    }
     int result = allowance_lock_all(flags);
     if (result != 0 && errno == ENOMEM && (flags & MCL_CURRENT) != 0) {
         ration_addresses();

@@ -6,6 +6,8 @@
 //
 // Not in the archive, where libc's own definitions may be linked in, too.
 #include "src/base/compiler.h"
+#include "src/heap/keeper.h"
+#include "src/heap/upkeep.h"
 #include "src/os/caps.h"
 
 #include <linux/seccomp.h>
@@ -22,6 +24,9 @@ void firn_notice_call(long number, long first) {
     if (number == SYS_seccomp ? first == SECCOMP_SET_MODE_STRICT || first == SECCOMP_SET_MODE_FILTER
                               : first == PR_SET_SECCOMP) {
         caps_forget(CAP_RESIDENCE);
+        if (firn_has_keeper) {
+            keeper_forbid("a filter of system calls came");
+        }
     }
 }
 

@@ -42,8 +42,10 @@ enum span_mesh {
                 // not allocated from any more
     SPAN_TOUCHED = 1 << 1, // slots were taken from it since the mesher looked last
     SPAN_DROPPED =
-        1 << 2 // pages were given back with slots on them that other threads freed: tags of
-               // what waits in `remote` may read as zeros
+        1 << 2, // pages were given back with slots on them that other threads freed: tags of
+                // what waits in `remote` may read as zeros
+    SPAN_KEPT =
+        1 << 3 // the program has changed pages of it (mprotect and its like): never meshed again
 };
 
 struct cache;

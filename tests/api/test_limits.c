@@ -155,12 +155,76 @@ static void everything_is_locked(void **state) {
     run(lock_everything);
 }
 
+#pragma weak firn_compact
+size_t firn_compact(void);
+
+static size_t resident_bytes(void) {
+    long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    NEED(f != NULL && fscanf(f, "%*s %ld", &pages) == 1);
+    fclose(f);
+    return (size_t)pages * 4096;
+}
+
+// The view of merged memory is 16 GiB of addresses, and the reservation more: locked, they would be filled in.
+static void lock_merged(int first, int second) {
+    enum { BLOCKS = 20000, BYTES = 200 };
+    static char *blocks[BLOCKS];
+    struct rlimit limit;
+    if (firn_compact == NULL || getrlimit(RLIMIT_MEMLOCK, &limit) != 0 ||
+        (geteuid() != 0 && limit.rlim_cur != RLIM_INFINITY)) {
+        _exit(SKIPPED);
+    }
+    NEED(first == 0 || mlockall(first) == 0);
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        blocks[i] = malloc(BYTES);
+        NEED(blocks[i] != NULL);
+        memset(blocks[i], (int)i, BYTES);
+    }
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        if (i % 10 != 0) {
+            free(blocks[i]);
+        }
+    }
+    (void)firn_compact();
+    NEED(second == 0 || mlockall(second) == 0);
+    (void)firn_compact();
+    NEED(allocate(NULL) == NULL);
+    NEED(resident_bytes() < GIB / 2);
+    for (unsigned i = 0; i < BLOCKS; i += 10) {
+        for (unsigned k = 0; k < BYTES; k++) {
+            NEED(blocks[i][k] == (char)i);
+        }
+        free(blocks[i]);
+    }
+}
+
+static void lock_after_merging(void) {
+    lock_merged(0, MCL_CURRENT | MCL_FUTURE);
+}
+
+static void lock_before_merging(void) {
+    lock_merged(MCL_FUTURE, MCL_CURRENT);
+}
+
+static void merged_pages_are_locked(void **state) {
+    (void)state;
+    run(lock_after_merging);
+}
+
+static void locked_pages_are_not_merged(void **state) {
+    (void)state;
+    run(lock_before_merging);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_address_limit_set_late),
         cmocka_unit_test(an_address_limit_set_by_prlimit),
         cmocka_unit_test(wrong_arguments),
         cmocka_unit_test(everything_is_locked),
+        cmocka_unit_test(merged_pages_are_locked),
+        cmocka_unit_test(locked_pages_are_not_merged),
     };
     api_require_firn("limits");
     return cmocka_run_group_tests(tests, NULL, NULL);

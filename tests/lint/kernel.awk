@@ -1,5 +1,6 @@
 # Calls that reach the kernel, in stripped C (strip.awk), outside src/os. -v file=NAME.
-# preload/syscalls.c, signals.c, limits.c, fork.c and sandbox.c are not given to this check: they define what they wrap.
+# preload/syscalls.c, signals.c, limits.c, fork.c, sandbox.c and pages.c are not given to this check: they define
+# what they wrap.
 BEGIN {
     list = "mmap munmap mremap madvise mprotect msync mlock munlock mlockall mincore memfd_create " \
         "process_madvise syscall futex ioctl prctl fcntl open openat creat close dup dup2 dup3 " \
