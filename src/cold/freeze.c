@@ -413,8 +413,8 @@ static void take_wishes(struct chunk *c, unsigned word) {
     lock_acquire(&cold_lock);
     for (int i = 0; i < n; i++) {
         for (uintptr_t at = runs[i].start; runs[i].is_plain && at < runs[i].end; at += FIRN_PAGE) {
+            track(table_page(c, at), at); // first: what is released from now on is not staged
             if (span_state(span_of(at)) == SPAN_ACTIVE && !table_is_excluded(c, at)) {
-                track(table_page(c, at), at);
                 present |= (uint64_t)1 << (at - from) / FIRN_PAGE;
             }
         }
@@ -454,8 +454,12 @@ static bool bring_back(struct chunk *c, unsigned i) {
     return thaw_page(c, at) != MISSING_AGAIN;
 }
 
+// What was wished away before is not any more.
 static void bring_all_back(void) {
     for (struct chunk *c = table_first(); c != NULL; c = c->next) {
+        for (unsigned w = 0; w < CHUNK_WORDS; w++) {
+            atomic_store_explicit(&c->wished[w], 0, memory_order_relaxed);
+        }
         for (unsigned i = 0; i < CHUNK_PAGES && table_away(c) > 0;) {
             lock_acquire(&cold_lock);
             bool is_done = true;

@@ -97,20 +97,16 @@ static uint64_t stage_run(struct chunk *c, uintptr_t address, uint32_t n, uint64
     return again;
 }
 
-// A write that changes nothing. (Of an `or` of zero compilers make a fence and a load.)
-static void write_nothing(_Atomic unsigned char *at) {
-    unsigned char seen = atomic_load_explicit(at, memory_order_relaxed);
-    (void)!atomic_compare_exchange_strong(at, &seen, seen);
-}
-
 // A page that was shared with a child cannot be moved until it is written to. While the child lives that would
 // make two pages of one, and nothing would be won: such a page is left alone. When it is gone it costs
 // a fault. Without the lock: should the page be away, this thread waits for it like any other.
 static uint64_t unshare(struct chunk *c, uintptr_t address, uint64_t wanted) {
     uint64_t unshared = missing_unshared(address, BATCH) & wanted;
     for (uint64_t left = unshared; left != 0; left &= left - 1) {
-        uintptr_t at = address + ((uintptr_t)__builtin_ctzll(left) << FIRN_PAGE_SHIFT);
-        write_nothing((_Atomic unsigned char *)at);
+        unsigned i = (unsigned)__builtin_ctzll(left);
+        if (!missing_unshare(address + ((uintptr_t)i << FIRN_PAGE_SHIFT), FIRN_PAGE)) {
+            unshared &= ~((uint64_t)1 << i);
+        }
     }
     lock_acquire(&cold_lock);
     for (uint64_t left = wanted & ~unshared; left != 0; left &= left - 1) {

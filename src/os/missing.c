@@ -8,6 +8,7 @@
 #include <linux/userfaultfd.h>
 #include <poll.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -38,6 +39,9 @@ struct uffdio_move {
 #endif
 #ifndef SYS_pidfd_getfd // Linux 5.6
 #define SYS_pidfd_getfd 438
+#endif
+#ifndef MADV_POPULATE_WRITE // Linux 5.14
+#define MADV_POPULATE_WRITE 23
 #endif
 #ifndef PAGEMAP_SCAN // Linux 6.7
 struct page_region {
@@ -265,6 +269,11 @@ uint64_t missing_unshared(uintptr_t address, unsigned pages) {
         result |= (entries[i] >> EXCLUSIVE_BIT & 1) << i;
     }
     return result;
+}
+
+// Not a write of ours: the program may have made its block read-only.
+bool missing_unshare(uintptr_t address, size_t bytes) {
+    return syscall(SYS_madvise, address, bytes, MADV_POPULATE_WRITE) == 0;
 }
 
 int missing_scan(uintptr_t address, size_t bytes, struct missing_run *runs, unsigned most) {

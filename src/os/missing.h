@@ -77,6 +77,9 @@ enum missing_result missing_move(uintptr_t from, uintptr_t to, size_t bytes, siz
 // Of up to 64 pages, a bit for each that no other process maps. A page that was shared with a child says so,
 // too, once the child is gone; but is not moved before it has been written to.
 uint64_t missing_unshared(uintptr_t address, unsigned pages);
+// As if each of the pages were written to, where that is allowed: those that were shared with a child no
+// longer are. Waits for pages that are away, like any touch of them. False: some could not be.
+bool missing_unshare(uintptr_t address, size_t bytes) FIRN_CHECKED;
 // Whoever waits for the page looks again.
 void missing_wake(int child, uintptr_t address);
 

@@ -253,6 +253,29 @@ static void test_a_child_that_is_gone_holds_up_nothing(void **state) {
     release();
 }
 
+// Idle pages that were shared with a child are unshared before they go: not where nobody may write.
+static void test_read_only_pages_are_left_alone(void **state) {
+    (void)state;
+    enum { SOME = 200 };
+    allocate();
+    sleep_ms(AFTER_MS);
+    pid_t pid = fork();
+    if (pid == 0) {
+        _exit(0);
+    }
+    assert_int_equal(wait_for(pid), 0);
+    for (unsigned writable = 0; writable < 2; writable++) {
+        int how = writable != 0 ? PROT_READ | PROT_WRITE : PROT_READ;
+        for (unsigned i = 0; i < SOME; i++) {
+            uintptr_t page = (uintptr_t)blocks[i] & ~(uintptr_t)(FIRN_PAGE - 1);
+            assert_int_equal(mprotect((void *)page, FIRN_PAGE, how), 0);
+        }
+        sleep_ms(writable != 0 ? 0 : 6 * AFTER_MS);
+    }
+    assert_true(are_right(0, BLOCKS));
+    release();
+}
+
 // Freed unread, given back, used again: zeros, and nothing of what was there.
 static void test_freed_while_frozen(void **state) {
     (void)state;
@@ -494,6 +517,7 @@ int main(void) {
         cmocka_unit_test(test_system_calls),
         cmocka_unit_test(test_children),
         cmocka_unit_test(test_a_child_that_is_gone_holds_up_nothing),
+        cmocka_unit_test(test_read_only_pages_are_left_alone),
         cmocka_unit_test(test_freed_while_frozen),
         cmocka_unit_test(test_descriptors_and_rights),
         cmocka_unit_test(test_changed_records_are_noticed),
