@@ -107,6 +107,7 @@ static size_t run_round(bool is_quiet) {
         upkeep_run();
     }
     bytes += compact(is_pressed, is_quiet);
+    upkeep_run(); // what has become old enough meanwhile
     atomic_fetch_add_explicit(&rounds, 1, memory_order_relaxed);
     return bytes;
 }
