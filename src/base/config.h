@@ -53,6 +53,17 @@ static_assert(!FIRN_SLACK || FIRN_CANARY, "the size is kept in the canary");
 #define FIRN_LARGE_SLACK (FIRN_LEVEL >= 3)
 #endif
 
+// Bytes of freed slots a thread keeps from use, the oldest leaving first. 0: none. At level 2 no more
+// than half of what a first-level cache holds.
+// P-QUARANTINE.
+#ifndef FIRN_QUARANTINE
+#define FIRN_QUARANTINE (FIRN_LEVEL < 2 ? 0 : FIRN_LEVEL == 2 ? 16 * 1024 : 256 * 1024)
+#endif
+static_assert(FIRN_QUARANTINE == 0 || (FIRN_QUARANTINE >= 16 * 1024 &&
+                                       FIRN_QUARANTINE <= 16 * 1024 * 1024 &&
+                                       FIRN_QUARANTINE % (16 * 1024) == 0),
+              "16 equal parts");
+
 // Call-site partitions: 0 off, 1 hashed, 2 interned. P-PARTITION.
 #ifndef FIRN_PARTITION_MODE
 #define FIRN_PARTITION_MODE (FIRN_LEVEL == 0 ? 0 : FIRN_LEVEL == 3 ? 2 : 1)

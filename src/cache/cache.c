@@ -1,6 +1,7 @@
 #include "src/cache/cache.h"
 
 #include "src/base/fatal.h"
+#include "src/cache/quarantine.h"
 #include "src/cache/remote.h"
 #include "src/cache/sample_clock.h"
 #include "src/meta/arena.h"
@@ -325,9 +326,8 @@ static void bin_unstash(struct bin *b) {
     b->is_paused = false;
 }
 
-FIRN_COLD void cache_make_room(struct cache *c, unsigned cell) {
-    struct bin *b = c->bins[cell];
-    owner_lock(c->number);
+// Makes room in a full vector, or unpacks a stash. With the owner's lock.
+FIRN_COLD static void bin_make_room(struct bin *b) {
     if (b->stash != 0) {
         bin_unstash(b);
     }
@@ -335,7 +335,21 @@ FIRN_COLD void cache_make_room(struct cache *c, unsigned cell) {
     if (bin_count(b) == b->capacity) {
         bin_flush(b, b->capacity / 2);
     }
-    owner_unlock(c->number);
+}
+
+void cache_release(struct cache *c, uint64_t entry) {
+    uintptr_t at = cache_cell_at(c, entry & ENTRY_ADDRESS);
+    struct cache_cell *e = cache_cell(c, at);
+    if (FIRN_UNLIKELY(*e->top == VECTOR_END)) {
+        bin_make_room(c->bins[at >> CELL_LINE_SHIFT]);
+    }
+    cache_make_noise(c);
+    uint64_t noise = *c->noise_at++;
+    cache_push(c, at, e->top, noise, entry);
+}
+
+void cache_put_back(struct cache *c, uint64_t entry) {
+    bin_put_back(c->bins[cache_cell_at(c, entry & ENTRY_ADDRESS) >> CELL_LINE_SHIFT], entry);
 }
 
 // The slow path of a free undoes it: tried again a few times, lest a long run of frees pays for it.
@@ -358,8 +372,8 @@ static void refill(struct cache *c, unsigned cell) {
             return;
         }
     }
-    remote_drain(c);
     uint64_t last = b->entries[0]; // what was handed out when the vector became empty
+    remote_drain(c);
     uint32_t before = bin_count(b);
     // Half of what was needed so far, so that refills grow with use and small programs stay small.
     bin_grow(b);
@@ -384,7 +398,8 @@ static void refill(struct cache *c, unsigned cell) {
     uintptr_t limit = atomic_load_explicit(&firn_cell_limits[cell], memory_order_acquire);
     c->cells[cell].bytes = limit != 0 ? limit - c->cells[cell].base : 0;
     if (bin_count(b) == 0) {
-        // No memory but what waits in the mixer.
+        // No memory but what waits in quarantine and in the mixer.
+        quarantine_flush(c);
         bin_flush_mixer(b);
         struct span *s = bin_fullest(b);
         if (s != NULL) {
@@ -408,6 +423,7 @@ FIRN_NOINLINE bool cache_refill(struct cache *c, unsigned cell) {
 // With the owner's lock.
 static void flush_all(struct cache *c) {
     remote_drain(c);
+    quarantine_flush(c);
     for (unsigned i = 0; i < CELLS; i++) {
         struct bin *b = c->bins[i];
         if (b == NULL) {

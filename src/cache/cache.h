@@ -3,7 +3,8 @@
 // A vector is filled in random order. What the thread frees does not go straight back on top: it
 // takes a random place in the cell's *mixer* and pushes out what stood there. So neither the next
 // slot nor the fate of a freed one can be predicted, and the next allocation never gets the slot
-// that was just freed (P-NEXT). The slots come from spans this cache owns. Only the owning thread touches a
+// that was just freed (P-NEXT). Before that, where there is a quarantine, it waits until enough was freed
+// after it (cache/quarantine.h). The slots come from spans this cache owns. Only the owning thread touches a
 // cache, but for `pending`, where other threads queue spans in which they freed something.
 #ifndef FIRN_CACHE_CACHE_H
 #define FIRN_CACHE_CACHE_H
@@ -61,9 +62,14 @@ struct cache_cell {
 };
 _Static_assert(sizeof(struct cache_cell) == 1 << CELL_LINE_SHIFT, "cache_cell_at shifts by this");
 
+struct quarantine;
+
 struct cache {
     const uint8_t *noise_at; // next byte
-    uint64_t number;         // 32 bits, never 0, never reused by another cache
+    uint64_t *held_place;    // in the quarantine: where the next freed slot goes
+    // Bytes that still fit there; 0 before there is one. Other threads read it.
+    _Atomic int64_t held_left;
+    uint64_t number; // 32 bits, never 0, never reused by another cache
     // What the fast paths need of the root: here, next to the rest, it is one load away. 0 in the
     // empty cache.
     uintptr_t small_base;
@@ -71,6 +77,7 @@ struct cache {
     uint32_t line_shift;
     uint32_t ticks; // slow operations, paces upkeep
     struct noise *noise;
+    struct quarantine *quarantine; // NULL until first used
     uint32_t sample_left; // allocations until the next guarded sample is due; 0: not drawn yet
     uint8_t samples_due;  // the next allocations that take the slow path
     uint8_t sample_tries; // how often cache_pause may still help it
@@ -175,14 +182,32 @@ FIRN_INLINE void cache_push(struct cache *c, uintptr_t at, uint64_t *top, uint64
     }
 }
 
+// Puts the slot of `slot_bytes` just freed in quarantine. False if the fast way is full, or there is no
+// noise, by which a forked child notices that it is one: then quarantine_add.
+FIRN_INLINE bool cache_hold(struct cache *c, uint64_t entry, uint32_t slot_bytes) {
+    int64_t left = atomic_load_explicit(&c->held_left, memory_order_relaxed) - slot_bytes;
+    if (FIRN_UNLIKELY(left <= 0) || FIRN_UNLIKELY(*c->noise_at == 0)) {
+        return false;
+    }
+    uint64_t *place = c->held_place;
+    *place = entry;
+    c->held_place = place + 1;
+    atomic_store_explicit(&c->held_left, left, memory_order_relaxed);
+    return true;
+}
+
+// Puts a slot into circulation, or back among its span's free ones; both with the owner's lock.
+void cache_release(struct cache *c, uint64_t entry);
+void cache_put_back(struct cache *c, uint64_t entry);
+
+// Fetches more noise if there is none left.
+void cache_make_noise(struct cache *c);
+
 // Entries of a bin's vector, the stashed ones too.
 uint32_t cache_count_entries(const struct bin *b);
 
 // A guarded sample is due: lets the next allocation from the cell take its slow path.
 void cache_pause(struct cache *c, unsigned cell);
-
-// Makes room in a full vector, or unpacks a stash.
-void cache_make_room(struct cache *c, unsigned cell);
 
 // After an owned span's counts changed: files it by its occupancy, or gives it to central if nothing
 // of it is live or in hand.

@@ -1,6 +1,7 @@
 #include "src/cache/inspect.h"
 
 #include "src/base/fatal.h"
+#include "src/cache/quarantine.h"
 #include "src/cache/remote.h"
 
 static bool is_owned(const struct span *s, const struct cache *c) {
@@ -36,6 +37,13 @@ static bool find_holding(const struct span *s, const void *self, struct valid_ho
     }
     for (unsigned i = 0; i <= owner->cells[s->cell].mixer_mask; i++) {
         hold_entry(mixer_entry(owner, s->cell, i), base, bytes, out);
+    }
+    uint32_t held;
+    const uint64_t *entries;
+    for (unsigned i = 0; (entries = quarantine_segment(owner, i, &held)) != NULL; i++) {
+        for (uint32_t k = 0; k < held; k++) {
+            hold_entry(entries[k], base, bytes, out);
+        }
     }
     return true;
 }
@@ -116,6 +124,27 @@ static size_t count_owned(const struct cache *c, unsigned cell) {
     return n;
 }
 
+static bool check_quarantine(const struct cache *c, struct valid_fault *fault) {
+    uint32_t slots;
+    size_t bytes = 0;
+    const uint64_t *entries;
+    for (unsigned i = 0; (entries = quarantine_segment(c, i, &slots)) != NULL; i++) {
+        for (uint32_t k = 0; k < slots; k++) {
+            uintptr_t offset = (entries[k] & ENTRY_ADDRESS) - FIRN_ROOT.small_base;
+            unsigned cell = (unsigned)(offset >> FIRN_ROOT.cell_shift);
+            if (!VALID_HOLDS(offset < FIRN_ROOT.small_bytes, NULL, fault) ||
+                !VALID_HOLDS(c->bins[cell] != NULL, NULL, fault) ||
+                !check_entry(c, c->bins[cell], entries[k], fault)) {
+                return false;
+            }
+            bytes += c->cells[cell].slot_bytes;
+        }
+    }
+    size_t held = quarantine_bytes(c);
+    return VALID_HOLDS(held == bytes, NULL, fault) &&
+           VALID_HOLDS(held <= FIRN_QUARANTINE, NULL, fault);
+}
+
 // Other threads may add at the front meanwhile; only the owner takes away.
 static bool check_queue(const struct cache *c, struct valid_fault *fault) {
     const struct span *s = atomic_load_explicit(&c->pending, memory_order_acquire);
@@ -147,7 +176,7 @@ bool inspect_cache(const struct cache *c, struct valid_fault *fault) {
             return false;
         }
     }
-    return check_queue(c, fault);
+    return check_quarantine(c, fault) && check_queue(c, fault);
 }
 
 static bool check_caches(const struct cache *self, struct valid_fault *fault) {

@@ -3,8 +3,11 @@
 #include "hardening/link.h"
 #include "hardening/slot.h"
 #include "src/base/config.h"
+#include "src/cache/quarantine.h"
 #include "src/os/sys.h"
 #include "src/slab/central.h"
+
+#include <string.h>
 
 struct span firn_closed_queue;
 
@@ -60,9 +63,33 @@ bool cache_free_remote(struct span *s, uintptr_t address) {
     return true;
 }
 
+// What is free in `s` and was not before goes into quarantine. (Nothing is free but in hand until the last
+// of it is there: what leaves meanwhile cannot make the span empty.)
+static void hold_taken(struct cache *c, struct span *s, const uint64_t *before) {
+    uintptr_t base = span_base(s);
+    uint32_t bytes = span_class(s)->bytes;
+    uint64_t taken[SPAN_WORDS];
+    for (unsigned w = 0; w < SPAN_WORDS; w++) {
+        taken[w] = s->free[w] & ~before[w];
+        s->free[w] = before[w];
+        s->free_count = (uint16_t)(s->free_count - bits_count(taken[w]));
+    }
+    for (unsigned w = 0; w < SPAN_WORDS; w++) {
+        for (uint64_t rest = taken[w]; rest != 0; rest &= rest - 1) {
+            unsigned slot = w * 64 + (unsigned)__builtin_ctzll(rest);
+            quarantine_add(c, s->cell, cache_entry(base + slot * (uintptr_t)bytes, slot));
+        }
+    }
+}
+
 static void take_over(struct cache *c, struct span *s) {
+    uint64_t before[SPAN_WORDS];
+    memcpy(before, s->free, sizeof before);
     span_unqueue(s);
     central_take_remote(s);
+    if (FIRN_QUARANTINE != 0) {
+        hold_taken(c, s, before);
+    }
     cache_settle(c, s);
 }
 

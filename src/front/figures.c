@@ -121,6 +121,7 @@ static const struct figures_row figures_rows[] = {
     FIGURES_ROW(large_live, "large blocks"),
     FIGURES_ROW(caches, "thread caches"),
     FIGURES_ROW(caches_in_use, "of them in use"),
+    FIGURES_ROW(quarantined, "bytes freed and kept from use for a while"),
     FIGURES_ROW(guard_vmas, "mappings spent on guard pages"),
     FIGURES_ROW(reserved, "bytes of address space reserved"),
     FIGURES_ROW(frozen, "bytes of pages set aside or compressed"),

@@ -47,6 +47,23 @@ FIRN_INLINE void *heap_alloc_fast(size_t size, uintptr_t site) {
 void heap_retire_slow(struct cache *c, uintptr_t at, uint64_t entry, const char *api,
                       uintptr_t site);
 
+// Puts a slot that was just freed into quarantine, or into circulation. False: the fast way is full.
+FIRN_INLINE bool heap_circulate(struct cache *c, uintptr_t at, uint64_t entry) {
+    struct cache_cell *e = cache_cell(c, at);
+    if (FIRN_QUARANTINE != 0) {
+        return cache_hold(c, entry, e->slot_bytes);
+    }
+    uint64_t *top = e->top;
+    const uint8_t *noise_at = c->noise_at;
+    uint64_t noise = FIRN_OPAQUE((uint64_t)*noise_at);
+    if (FIRN_UNLIKELY(*top == VECTOR_END) || FIRN_UNLIKELY(noise == 0)) {
+        return false;
+    }
+    c->noise_at = noise_at + 1;
+    cache_push(c, at, top, noise, entry);
+    return true;
+}
+
 // Frees `p` if this thread owns its span and nothing is wrong; false (and nothing done) otherwise. Any
 // pointer, NULL too. What it calls it calls last, so that it needs no stack frame. With `pending` 0,
 // also false when other threads' frees wait in the span; with UINT64_MAX the caller knows that `p` is
@@ -83,12 +100,7 @@ FIRN_INLINE bool heap_free_owned(void *p, uint64_t pending, const char *api, uin
     }
     atomic_store_explicit(w, live, memory_order_relaxed);
     uint64_t entry = cache_entry(address, slot);
-    uint64_t *top = e->top;
-    const uint8_t *noise_at = c->noise_at;
-    uint64_t noise = FIRN_OPAQUE((uint64_t)*noise_at);
-    if (FIRN_LIKELY(*top != VECTOR_END) && FIRN_LIKELY(noise != 0)) {
-        c->noise_at = noise_at + 1;
-        cache_push(c, at, top, noise, entry);
+    if (FIRN_LIKELY(heap_circulate(c, at, entry))) {
         size_t slot_bytes = e->slot_bytes;
         slack_retire(address, slot_bytes, api, site);
         slot_retire(address, slot_bytes, slot != 0 ? slot_bytes : 0, api, site);

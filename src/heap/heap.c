@@ -4,6 +4,7 @@
 #include "hardening/slack.h"
 #include "src/base/text.h"
 #include "src/cache/inspect.h"
+#include "src/cache/quarantine.h"
 #include "src/cache/remote.h"
 #include "src/heap/aside.h"
 #include "src/heap/fast.h"
@@ -254,13 +255,9 @@ FIRN_COLD void heap_retire_slow(struct cache *c, uintptr_t at, uint64_t entry, c
     life_check_fork();
     unsigned cell = (unsigned)(at >> CELL_LINE_SHIFT);
     struct cache_cell *e = &c->cells[cell];
-    bool is_full = *e->top == VECTOR_END;
-    if (is_full) {
-        cache_make_room(c, cell);
-    }
-    cache_make_noise(c);
-    uint64_t noise = *c->noise_at++;
-    cache_push(c, at, e->top, noise, entry);
+    owner_lock(c->number);
+    quarantine_add(c, cell, entry);
+    owner_unlock(c->number);
     if (FIRN_UNLIKELY(c->samples_due != 0)) {
         cache_pause(c, cell);
     }
@@ -268,9 +265,7 @@ FIRN_COLD void heap_retire_slow(struct cache *c, uintptr_t at, uint64_t entry, c
     bool is_first = entry >> ENTRY_SLOT_SHIFT == 0;
     slack_retire(entry & ENTRY_ADDRESS, slot_bytes, api, site);
     slot_retire(entry & ENTRY_ADDRESS, slot_bytes, is_first ? 0 : slot_bytes, api, site);
-    if (is_full) { // a burst of frees has no other slow path
-        upkeep_tick(c, site);
-    }
+    upkeep_tick(c, site); // a burst of frees has no other slow path
     errno = saved;
 }
 

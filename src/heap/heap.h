@@ -53,6 +53,7 @@ struct heap_stats {
     size_t dirty;                  // freed, waiting for reuse or purge
     size_t caches;                 // thread caches ever made
     size_t caches_in_use;
+    size_t quarantined; // freed slots that wait; not in `allocated`
     size_t guard_vmas;
     size_t reserved;                   // address space reserved
     size_t frozen;                     // bytes of pages set aside or compressed now

@@ -5,6 +5,7 @@
 #include "hardening/slack.h"
 #include "src/base/text.h"
 #include "src/cache/cache.h"
+#include "src/cache/quarantine.h"
 #include "src/span/large.h"
 #include "src/span/region.h"
 
@@ -21,9 +22,11 @@ static const char *slot_state(const struct span *s, unsigned slot) {
     if (s->free[slot >> 6] & span_bit(slot)) {
         return "free";
     }
-    return cache_is_virgin(s, span_base(s) + slot * (uintptr_t)span_class(s)->bytes)
-               ? "never handed out"
-               : "free, held back for a while";
+    uintptr_t address = span_base(s) + slot * (uintptr_t)span_class(s)->bytes;
+    const struct cache *owner = atomic_load_explicit(&s->owner, memory_order_relaxed);
+    return cache_is_virgin(s, address)                       ? "never handed out"
+           : owner != NULL && quarantine_has(owner, address) ? "free, in quarantine"
+                                                             : "free, held back for a while";
 }
 
 static const char *span_owner(const struct span *s) {

@@ -1,6 +1,7 @@
 // Statistics are summed when asked for, from the descriptors: nothing is counted on a hot path.
 #include "hardening/sample.h"
 #include "mesh/mesh.h"
+#include "src/cache/quarantine.h"
 #include "src/cold/cold.h"
 #include "src/heap/heap.h"
 #include "src/heap/keeper.h"
@@ -77,6 +78,15 @@ static void add_mesh(struct heap_stats *out) {
     out->mesh_why = k.why;
 }
 
+static void add_quarantines(struct heap_stats *out) {
+    for (const struct cache *c = cache_first(); c != NULL; c = c->next) {
+        // The dead's slots were recovered from their spans.
+        if (!atomic_load_explicit(&c->is_dead, memory_order_relaxed)) {
+            out->quarantined += quarantine_bytes(c);
+        }
+    }
+}
+
 void heap_stats(struct heap_stats *out) {
     *out = (struct heap_stats){0};
     life_start();
@@ -100,6 +110,7 @@ void heap_stats(struct heap_stats *out) {
     out->metadata += arena_committed_bytes();
     out->resident = out->active + out->dirty + out->metadata;
     cache_count(&out->caches, &out->caches_in_use);
+    add_quarantines(out);
     out->guard_vmas = map_guard_vmas();
     out->reserved += FIRN_ROOT.data.bytes + FIRN_ROOT.meta.bytes;
     struct cold_stats cold;

@@ -3,6 +3,7 @@
 #include "src/cache/remote.h"
 
 #include "hardening/link.h"
+#include "src/cache/quarantine.h"
 #include "src/heap/heap.h"
 #include "src/slab/central.h"
 #include "tests/support/remote_case.h"
@@ -78,6 +79,7 @@ static void one_order_of_three(const char turns[9]) {
     remote_o_does(&d, 3);
     remote_ensure_drained(3);
     // Live again, for the next order.
+    quarantine_flush(t->owner);
     for (unsigned i = 0; i < 3; i++) {
         unsigned slot = small_slot(t->block[i]);
         t->span->free[slot / 64] &= ~span_bit(slot);

@@ -1,0 +1,140 @@
+#include "src/cache/quarantine.h"
+
+#include "src/meta/arena.h"
+
+// One of the segments is open, all others closed or empty.
+enum { PLACES = QUARANTINE_SEGMENTS + 1 };
+
+struct quarantine {
+    _Atomic uint32_t closed; // segments
+    uint32_t oldest;         // of them
+    _Atomic size_t bytes;    // in them; each has QUARANTINE_SEGMENT_BYTES or more
+    struct {
+        uint32_t slots, bytes;
+    } segments[PLACES];
+    uint64_t entries[PLACES][QUARANTINE_SEGMENT_SLOTS];
+};
+
+static uint32_t closed_count(const struct quarantine *q) {
+    return atomic_load_explicit(&q->closed, memory_order_relaxed);
+}
+
+static size_t closed_bytes(const struct quarantine *q) {
+    return atomic_load_explicit(&q->bytes, memory_order_relaxed);
+}
+
+static size_t open_bytes(const struct cache *c) {
+    int64_t left = atomic_load_explicit(&c->held_left, memory_order_relaxed);
+    return (size_t)(QUARANTINE_SEGMENT_BYTES - left);
+}
+
+static uint32_t place_of(const struct quarantine *q, uint32_t index) {
+    return (q->oldest + index) % PLACES;
+}
+
+// Opens the place after the closed segments.
+static void open_next(struct cache *c) {
+    struct quarantine *q = c->quarantine;
+    c->held_place = q->entries[place_of(q, closed_count(q))];
+    atomic_store_explicit(&c->held_left, QUARANTINE_SEGMENT_BYTES, memory_order_relaxed);
+}
+
+static void close_open(struct cache *c) {
+    struct quarantine *q = c->quarantine;
+    uint32_t place = place_of(q, closed_count(q));
+    q->segments[place].slots = (uint32_t)(c->held_place - q->entries[place]);
+    q->segments[place].bytes = (uint32_t)open_bytes(c);
+    size_t bytes = closed_bytes(q) + q->segments[place].bytes;
+    atomic_store_explicit(&q->bytes, bytes, memory_order_relaxed);
+    atomic_store_explicit(&q->closed, closed_count(q) + 1, memory_order_relaxed);
+}
+
+typedef void leave_fn(struct cache *c, uint64_t entry);
+
+static void let_oldest_go(struct cache *c, leave_fn *leave) {
+    struct quarantine *q = c->quarantine;
+    uint32_t place = q->oldest;
+    uint32_t slots = q->segments[place].slots;
+    q->oldest = place_of(q, 1);
+    atomic_store_explicit(&q->bytes, closed_bytes(q) - q->segments[place].bytes,
+                          memory_order_relaxed);
+    atomic_store_explicit(&q->closed, closed_count(q) - 1, memory_order_relaxed);
+    for (uint32_t i = 0; i < slots; i++) {
+        leave(c, q->entries[place][i]);
+    }
+}
+
+static bool make(struct cache *c) {
+    c->quarantine = arena_alloc(sizeof *c->quarantine, FIRN_CACHE_LINE);
+    if (c->quarantine == NULL) {
+        return false;
+    }
+    open_next(c);
+    return true;
+}
+
+void quarantine_add(struct cache *c, unsigned cell, uint64_t entry) {
+    uint32_t slot_bytes = c->cells[cell].slot_bytes;
+    const size_t most = FIRN_QUARANTINE - QUARANTINE_SEGMENT_BYTES;
+    // One larger than the whole queue would only empty it; without memory for one there is none: then
+    // the mixer has to do.
+    if (FIRN_QUARANTINE == 0 || slot_bytes > most || (c->quarantine == NULL && !make(c))) {
+        cache_release(c, entry);
+        return;
+    }
+    cache_make_noise(c);
+    if (cache_hold(c, entry, slot_bytes)) {
+        return;
+    }
+    *c->held_place++ = entry;
+    atomic_fetch_sub_explicit(&c->held_left, slot_bytes, memory_order_relaxed);
+    close_open(c);
+    while (closed_bytes(c->quarantine) > most) {
+        let_oldest_go(c, cache_release);
+    }
+    open_next(c);
+}
+
+void quarantine_flush(struct cache *c) {
+    if (c->quarantine == NULL) {
+        return;
+    }
+    close_open(c);
+    while (closed_count(c->quarantine) > 0) {
+        let_oldest_go(c, cache_put_back);
+    }
+    open_next(c);
+}
+
+// ---- for those who look -----------------------------------------------------------------------
+
+size_t quarantine_bytes(const struct cache *c) {
+    return c->quarantine == NULL ? 0 : closed_bytes(c->quarantine) + open_bytes(c);
+}
+
+const uint64_t *quarantine_segment(const struct cache *c, unsigned index, uint32_t *slots) {
+    const struct quarantine *q = c->quarantine;
+    if (q == NULL || index > closed_count(q)) {
+        return NULL;
+    }
+    uint32_t place = place_of(q, index);
+    const uint64_t *entries = q->entries[place];
+    uint32_t n =
+        index < closed_count(q) ? q->segments[place].slots : (uint32_t)(c->held_place - entries);
+    // Of another thread, both may be of different moments.
+    *slots = n < QUARANTINE_SEGMENT_SLOTS ? n : QUARANTINE_SEGMENT_SLOTS;
+    return entries;
+}
+
+bool quarantine_has(const struct cache *c, uintptr_t address) {
+    const uint64_t *entries;
+    uint32_t slots;
+    for (unsigned i = 0; (entries = quarantine_segment(c, i, &slots)) != NULL; i++) {
+        for (uint32_t k = 0; k < slots; k++) {
+            if ((entries[k] & ENTRY_ADDRESS) == address) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
