@@ -77,7 +77,7 @@ struct cache {
     uint32_t line_shift;
     uint32_t ticks; // slow operations, paces upkeep
     struct noise *noise;
-    struct quarantine *quarantine; // NULL until first used
+    _Atomic(struct quarantine *) quarantine; // NULL until first used; statistics read it
     uint32_t sample_left; // allocations until the next guarded sample is due; 0: not drawn yet
     uint8_t samples_due;  // the next allocations that take the slow path
     uint8_t sample_tries; // how often cache_pause may still help it

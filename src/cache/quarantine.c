@@ -15,6 +15,11 @@ struct quarantine {
     uint64_t entries[PLACES][QUARANTINE_SEGMENT_SLOTS];
 };
 
+// Acquire, with make: who sees it sees it empty, not unmade.
+static struct quarantine *queue_of(const struct cache *c) {
+    return atomic_load_explicit(&c->quarantine, memory_order_acquire);
+}
+
 static uint32_t closed_count(const struct quarantine *q) {
     return atomic_load_explicit(&q->closed, memory_order_relaxed);
 }
@@ -34,13 +39,13 @@ static uint32_t place_of(const struct quarantine *q, uint32_t index) {
 
 // Opens the place after the closed segments.
 static void open_next(struct cache *c) {
-    struct quarantine *q = c->quarantine;
+    struct quarantine *q = queue_of(c);
     c->held_place = q->entries[place_of(q, closed_count(q))];
     atomic_store_explicit(&c->held_left, QUARANTINE_SEGMENT_BYTES, memory_order_relaxed);
 }
 
 static void close_open(struct cache *c) {
-    struct quarantine *q = c->quarantine;
+    struct quarantine *q = queue_of(c);
     uint32_t place = place_of(q, closed_count(q));
     q->segments[place].slots = (uint32_t)(c->held_place - q->entries[place]);
     q->segments[place].bytes = (uint32_t)open_bytes(c);
@@ -52,7 +57,7 @@ static void close_open(struct cache *c) {
 typedef void leave_fn(struct cache *c, uint64_t entry);
 
 static void let_oldest_go(struct cache *c, leave_fn *leave) {
-    struct quarantine *q = c->quarantine;
+    struct quarantine *q = queue_of(c);
     uint32_t place = q->oldest;
     uint32_t slots = q->segments[place].slots;
     q->oldest = place_of(q, 1);
@@ -65,10 +70,13 @@ static void let_oldest_go(struct cache *c, leave_fn *leave) {
 }
 
 static bool make(struct cache *c) {
-    c->quarantine = arena_alloc(sizeof *c->quarantine, FIRN_CACHE_LINE);
-    if (c->quarantine == NULL) {
+    struct quarantine *q = arena_alloc(sizeof *q, FIRN_CACHE_LINE);
+    if (q == NULL) {
         return false;
     }
+    // Before it is there: a statistic without it counts nothing.
+    atomic_store_explicit(&c->held_left, QUARANTINE_SEGMENT_BYTES, memory_order_relaxed);
+    atomic_store_explicit(&c->quarantine, q, memory_order_release);
     open_next(c);
     return true;
 }
@@ -78,7 +86,7 @@ void quarantine_add(struct cache *c, unsigned cell, uint64_t entry) {
     const size_t most = FIRN_QUARANTINE - QUARANTINE_SEGMENT_BYTES;
     // One larger than the whole queue would only empty it; without memory for one there is none: then
     // the mixer has to do.
-    if (FIRN_QUARANTINE == 0 || slot_bytes > most || (c->quarantine == NULL && !make(c))) {
+    if (FIRN_QUARANTINE == 0 || slot_bytes > most || (queue_of(c) == NULL && !make(c))) {
         cache_release(c, entry);
         return;
     }
@@ -89,18 +97,18 @@ void quarantine_add(struct cache *c, unsigned cell, uint64_t entry) {
     *c->held_place++ = entry;
     atomic_fetch_sub_explicit(&c->held_left, slot_bytes, memory_order_relaxed);
     close_open(c);
-    while (closed_bytes(c->quarantine) > most) {
+    while (closed_bytes(queue_of(c)) > most) {
         let_oldest_go(c, cache_release);
     }
     open_next(c);
 }
 
 void quarantine_flush(struct cache *c) {
-    if (c->quarantine == NULL) {
+    if (queue_of(c) == NULL) {
         return;
     }
     close_open(c);
-    while (closed_count(c->quarantine) > 0) {
+    while (closed_count(queue_of(c)) > 0) {
         let_oldest_go(c, cache_put_back);
     }
     open_next(c);
@@ -109,11 +117,11 @@ void quarantine_flush(struct cache *c) {
 // ---- for those who look -----------------------------------------------------------------------
 
 size_t quarantine_bytes(const struct cache *c) {
-    return c->quarantine == NULL ? 0 : closed_bytes(c->quarantine) + open_bytes(c);
+    return queue_of(c) == NULL ? 0 : closed_bytes(queue_of(c)) + open_bytes(c);
 }
 
 const uint64_t *quarantine_segment(const struct cache *c, unsigned index, uint32_t *slots) {
-    const struct quarantine *q = c->quarantine;
+    const struct quarantine *q = queue_of(c);
     if (q == NULL || index > closed_count(q)) {
         return NULL;
     }
