@@ -343,9 +343,17 @@ void cache_release(struct cache *c, uint64_t entry) {
     if (FIRN_UNLIKELY(*e->top == VECTOR_END)) {
         bin_make_room(c->bins[at >> CELL_LINE_SHIFT]);
     }
-    cache_make_noise(c);
+    if (FIRN_UNLIKELY(*c->noise_at == 0)) {
+        cache_make_noise(c);
+    }
     uint64_t noise = *c->noise_at++;
     cache_push(c, at, e->top, noise, entry);
+}
+
+void cache_release_all(struct cache *c, const uint64_t *entries, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++) {
+        cache_release(c, entries[i]);
+    }
 }
 
 void cache_put_back(struct cache *c, uint64_t entry) {

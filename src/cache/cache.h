@@ -198,6 +198,7 @@ FIRN_INLINE bool cache_hold(struct cache *c, uint64_t entry, uint32_t slot_bytes
 
 // Puts a slot into circulation, or back among its span's free ones; both with the owner's lock.
 void cache_release(struct cache *c, uint64_t entry);
+void cache_release_all(struct cache *c, const uint64_t *entries, uint32_t n);
 void cache_put_back(struct cache *c, uint64_t entry);
 
 // Fetches more noise if there is none left.

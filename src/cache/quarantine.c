@@ -54,19 +54,15 @@ static void close_open(struct cache *c) {
     atomic_store_explicit(&q->closed, closed_count(q) + 1, memory_order_relaxed);
 }
 
-typedef void leave_fn(struct cache *c, uint64_t entry);
-
-static void let_oldest_go(struct cache *c, leave_fn *leave) {
-    struct quarantine *q = queue_of(c);
+// Takes out the oldest segment; its entries stay where they are until it is open again.
+static const uint64_t *take_oldest(struct quarantine *q, uint32_t *slots) {
     uint32_t place = q->oldest;
-    uint32_t slots = q->segments[place].slots;
+    *slots = q->segments[place].slots;
     q->oldest = place_of(q, 1);
     atomic_store_explicit(&q->bytes, closed_bytes(q) - q->segments[place].bytes,
                           memory_order_relaxed);
     atomic_store_explicit(&q->closed, closed_count(q) - 1, memory_order_relaxed);
-    for (uint32_t i = 0; i < slots; i++) {
-        leave(c, q->entries[place][i]);
-    }
+    return q->entries[place];
 }
 
 static bool make(struct cache *c) {
@@ -98,7 +94,9 @@ void quarantine_add(struct cache *c, unsigned cell, uint64_t entry) {
     atomic_fetch_sub_explicit(&c->held_left, slot_bytes, memory_order_relaxed);
     close_open(c);
     while (closed_bytes(queue_of(c)) > most) {
-        let_oldest_go(c, cache_release);
+        uint32_t slots;
+        const uint64_t *entries = take_oldest(queue_of(c), &slots);
+        cache_release_all(c, entries, slots);
     }
     open_next(c);
 }
@@ -109,7 +107,11 @@ void quarantine_flush(struct cache *c) {
     }
     close_open(c);
     while (closed_count(queue_of(c)) > 0) {
-        let_oldest_go(c, cache_put_back);
+        uint32_t slots;
+        const uint64_t *entries = take_oldest(queue_of(c), &slots);
+        for (uint32_t i = 0; i < slots; i++) {
+            cache_put_back(c, entries[i]);
+        }
     }
     open_next(c);
 }
