@@ -30,9 +30,11 @@ static _Atomic(fatal_detail_fn *) detailer;
 static _Atomic(fatal_recall_fn *) recalls[FATAL_RECALLS];
 static _Atomic(fatal_write_fn *) writer;
 static void (*_Atomic handler)(const struct firn_report *);
+static _Atomic(fatal_locate_fn *) quiet_locator; // not NULL: a filter is in place
 
 // Process id in the upper half, thread id in the lower one, of the thread that is dying; 0: none.
-// The process id makes a child that was forked in that moment free to die on its own.
+// The process id makes a child that was forked in that moment free to die on its own. Under a filter
+// of system calls, which may forbid to ask for them, the address of a variable of the thread's.
 static _Atomic uint64_t dying;
 
 // P-REPORT: the reporting thread's alone.
@@ -41,6 +43,7 @@ static _Atomic int stage;
 static char buffer[TEXT_BYTES];
 static struct text report;
 static struct report_source source;
+static size_t ahead; // bytes of the first line, if it was written before everything else; else 0
 
 void fatal_set_locator(fatal_locate_fn *locate) {
     atomic_store_explicit(&locator, locate, memory_order_release);
@@ -74,7 +77,18 @@ const char *fatal_slug(enum fatal_id id) {
     return report_text_slug(id);
 }
 
+void fatal_note_filter(fatal_locate_fn *locate) {
+    atomic_store_explicit(&quiet_locator, locate, memory_order_release);
+}
+
+static fatal_locate_fn *filtered(void) {
+    return atomic_load_explicit(&quiet_locator, memory_order_acquire);
+}
+
 static uint64_t self_id(void) {
+    if (filtered() != NULL) {
+        return (uintptr_t)&firn_call;
+    }
     return (uint64_t)syscall(SYS_getpid) << 32 | (uint32_t)syscall(SYS_gettid);
 }
 
@@ -98,6 +112,15 @@ static FIRN_NORETURN void die(void) {
     __builtin_trap();
 }
 
+// For some seconds, until the thread that reports has ended the process. A filter may end it for `pause`
+// before the report is out.
+static FIRN_NORETURN void wait_quietly(void) {
+    for (unsigned i = 0; i < 1u << 28; i++) {
+        __builtin_ia32_pause();
+    }
+    __builtin_trap();
+}
+
 // True for the thread that reports. A second thread waits here for the first to end the process;
 // the first one, coming back because reporting itself failed, gets false.
 static bool claim_report(void) {
@@ -108,6 +131,9 @@ static bool claim_report(void) {
         if (seen == self) {
             return false;
         }
+        if (filtered() != NULL) {
+            wait_quietly();
+        }
         if (seen >> 32 == self >> 32) {
             pause();
         }
@@ -115,17 +141,23 @@ static bool claim_report(void) {
     return true;
 }
 
-static void deliver(void) {
+static void put(const char *text, size_t n) {
+    while (syscall(SYS_write, STDERR_FILENO, text, n) < 0 && errno == EINTR) {
+    }
+}
+
+// `rest` is where the lines begin that report_text_rest makes.
+static void deliver(size_t rest) {
     fatal_write_fn *write_report = atomic_load_explicit(&writer, memory_order_acquire);
     atomic_store_explicit(&stage, STAGE_WRITING, memory_order_relaxed);
-    if (write_report != NULL) {
-        const char *note = write_report(report.data, report.length);
-        if (note == NULL) {
-            return;
-        }
-        text_str(&report, note);
+    const char *note = write_report != NULL ? write_report(report.data, report.length) : "";
+    if (ahead != 0 && rest > ahead) { // the others are out
+        put(report.data + ahead, rest - ahead);
     }
-    while (syscall(SYS_write, STDERR_FILENO, report.data, report.length) < 0 && errno == EINTR) {
+    if (note != NULL && (ahead == 0 || note[0] != '\0')) {
+        const size_t from = ahead != 0 ? report.length : 0;
+        text_str(&report, note);
+        put(report.data + from, report.length - from);
     }
 }
 
@@ -136,9 +168,22 @@ static void finish(bool is_whole) {
     if (!is_whole) {
         text_str(&report, "firn:   note: the heap is too damaged to describe the block\n");
     }
+    const size_t rest = report.length;
     report_text_rest(&report, &source);
     report_text_mend(&report);
-    deliver();
+    deliver(rest);
+}
+
+// P-REPORT: what a filter may end the process for comes after what has to be said.
+static void write_ahead(enum fatal_id id, const struct fatal_info *info) {
+    source.id = id;
+    source.info = info;
+    source.locate = filtered();
+    report = text_on(buffer, TEXT_BYTES);
+    report_text_first_line(&report, &source);
+    const size_t first = report.length;
+    report_text_rest(&report, &source);
+    ahead = syscall(SYS_write, STDERR_FILENO, report.data, report.length) > 0 ? first : 0;
 }
 
 // What made composing, or the program's handler, fault or come here again.
@@ -168,10 +213,13 @@ static void seclude(void) {
     action.sa_handler = on_fault;
     action.sa_flags = SA_ONSTACK;
     for (unsigned i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {
-        sigaction(faults[i], &action, NULL);
         sigdelset(&blocked, faults[i]);
     }
+    // First: a filter that answers the rest with a signal then ends the process, and calls no handler.
     sigprocmask(SIG_SETMASK, &blocked, NULL);
+    for (unsigned i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {
+        sigaction(faults[i], &action, NULL);
+    }
 }
 
 static void gather(enum fatal_id id, const struct fatal_info *info) {
@@ -179,7 +227,10 @@ static void gather(enum fatal_id id, const struct fatal_info *info) {
     syscall(SYS_prctl, PR_GET_NAME, name, 0, 0, 0);
     source.id = id;
     source.info = info;
-    source.locate = atomic_load_explicit(&locator, memory_order_acquire);
+    source.locate = filtered();
+    if (source.locate == NULL) {
+        source.locate = atomic_load_explicit(&locator, memory_order_acquire);
+    }
     source.detail = atomic_load_explicit(&detailer, memory_order_acquire);
     for (unsigned i = 0; i < FATAL_RECALLS; i++) {
         source.recalls[i] = atomic_load_explicit(&recalls[i], memory_order_acquire);
@@ -255,6 +306,9 @@ void fatal(enum fatal_id id, const struct fatal_info *info) {
         give_up();
     }
     atomic_store_explicit(&stage, STAGE_COMPOSING, memory_order_relaxed);
+    if (filtered() != NULL) {
+        write_ahead(id, info);
+    }
     seclude();
     open_error();
     gather(id, info);

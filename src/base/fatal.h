@@ -62,6 +62,11 @@ FIRN_INLINE void fatal_note_call(const char *api, uintptr_t site) {
 typedef uintptr_t fatal_locate_fn(uintptr_t pc, char *path, size_t path_bytes);
 void fatal_set_locator(fatal_locate_fn *locate);
 
+// A filter of system calls judges this process from now on, and may end it for any call but write(2). The
+// first line, where to look and the hint are then written before everything else, with places found by `locate`,
+// which makes no call; what the filter allows follows. Call before the filter is there.
+void fatal_note_filter(fatal_locate_fn *locate);
+
 // Appends lines about the block (heap/report): whole lines that begin with "firn:   ", at most
 // `text_bytes` with a terminator. Returns the length. May read anything: a fault costs the lines of
 // this function and no more. NULL for none.

@@ -133,7 +133,7 @@ void report_text_block(struct text *t, const struct report_source *from) {
     text_record(t, from);
 }
 
-void report_text_rest(struct text *t, const struct report_source *from) {
+static void text_thread(struct text *t, const struct report_source *from) {
     char name[32];
     struct text n = text_on(name, sizeof(name));
     text_str(&n, from->thread_name);
@@ -145,6 +145,12 @@ void report_text_rest(struct text *t, const struct report_source *from) {
     text_str(t, "\" of process ");
     text_dec(t, (uint64_t)from->process);
     text_char(t, '\n');
+}
+
+void report_text_rest(struct text *t, const struct report_source *from) {
+    if (from->thread != 0) {
+        text_thread(t, from);
+    }
     if (from->module[0] != '?' && from->module[0] != '\0') {
         text_str(t, "firn:   look at: addr2line -f -C -e ");
         text_str(t, from->module);

@@ -20,7 +20,7 @@ struct report_source {
     fatal_locate_fn *locate; // or NULL
     fatal_detail_fn *detail; // or NULL
     fatal_recall_fn *recalls[FATAL_RECALLS];
-    int process, thread;
+    int process, thread; // thread 0: not known, nothing is said of it
     const char *thread_name;
     // Filled in by report_text_first_line: the caller's module, printable, and the offset in it.
     char module[256];

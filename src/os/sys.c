@@ -3,10 +3,13 @@
 #include "src/os/sys.h"
 
 #include "src/base/compiler.h"
+#include "src/base/text.h"
 
+#include <dlfcn.h>
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <link.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/auxv.h>
@@ -237,4 +240,24 @@ uintptr_t sys_locate(uintptr_t pc, char *path, size_t path_bytes) {
     }
     errno = saved;
     return offset;
+}
+
+// _dl_find_object takes no lock.
+uintptr_t sys_locate_quietly(uintptr_t pc, char *path, size_t path_bytes) {
+    struct dl_find_object found;
+    struct text name = text_on(path, path_bytes);
+    if (_dl_find_object((void *)pc, &found) != 0) {
+        text_char(&name, '?');
+        return pc;
+    }
+    const struct link_map *map = found.dlfo_link_map;
+    if (map->l_name != NULL && map->l_name[0] != '\0') {
+        text_str(&name, map->l_name);
+    } else {
+        const int saved = errno;
+        const unsigned long executed = getauxval(AT_EXECFN);
+        errno = saved;
+        text_str(&name, executed != 0 ? (const char *)executed : "?");
+    }
+    return pc - map->l_addr;
 }

@@ -16,6 +16,9 @@ bool sys_is_secure(void); // AT_SECURE
 size_t sys_read_file(const char *path, char *buffer, size_t capacity);
 // fatal_locate_fn: finds the module of a code address in /proc/self/maps (read(2) on the stack).
 uintptr_t sys_locate(uintptr_t pc, char *path, size_t path_bytes);
+// The same without a system call, for a process whose calls a filter judges: from what the loader knows. The
+// program itself is named as it was executed.
+uintptr_t sys_locate_quietly(uintptr_t pc, char *path, size_t path_bytes);
 int sys_process_id(void);
 int sys_thread_id(void);
 // Whether a thread of this process has that number. Preserves errno.

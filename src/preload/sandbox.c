@@ -6,9 +6,11 @@
 //
 // Not in the archive, where libc's own definitions may be linked in, too.
 #include "src/base/compiler.h"
+#include "src/base/fatal.h"
 #include "src/heap/keeper.h"
 #include "src/heap/upkeep.h"
 #include "src/os/caps.h"
+#include "src/os/sys.h"
 
 #include <linux/seccomp.h>
 #include <stdarg.h>
@@ -27,6 +29,7 @@ void firn_notice_call(long number, long first) {
         if (firn_has_keeper) {
             keeper_forbid("a filter of system calls came");
         }
+        fatal_note_filter(sys_locate_quietly);
     }
 }
 

@@ -4,13 +4,16 @@
 #include "tests/support/child.h"
 #include "tests/support/filter.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <malloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -106,11 +109,73 @@ static void syscall_is_libcs(void **state) {
     close(fd);
 }
 
+// ---- P-REPORT: a report under a filter that ends the process for anything but write ----
+
+static char *twice;
+
+static __attribute__((noinline)) void misuse(void) {
+    free(twice);
+    free(twice);
+    __asm__ volatile(""); // no tail call
+}
+
+static void misuse_under(void *context) {
+    const struct plan *plan = context;
+    churn(plan->before);
+    twice = malloc(40);
+    free(malloc(40));
+    need(filter_install(plan->kind, plan->way), 22);
+    misuse();
+}
+
+// The whole first line, to the letter, and the caller in it is the second free.
+static void reports(const struct plan *plan, bool is_stack_known) {
+    struct child c;
+    char path[512], want[1024];
+    uintptr_t address = 0, offset = 0;
+    unsigned class_bytes = 0;
+    Dl_info module;
+    child_run(&c, misuse_under, (void *)(uintptr_t)plan);
+    assert_int_equal(
+        sscanf(c.said, "firn: double-free: free(0x%lx): class=%u ", &address, &class_bytes), 2);
+    const char *plus = strstr(c.said, "; caller=");
+    assert_non_null(plus);
+    assert_int_equal(sscanf(plus, "; caller=%511[^+]+0x%lx", path, &offset), 2);
+    snprintf(
+        want, sizeof want,
+        "firn: double-free: free(0x%lx): class=%u size=? found: slot is already free; expected: a "
+        "live slot; caller=%s+0x%lx\nfirn:   look at: addr2line -f -C -e %s 0x%lx\nfirn:   hint: ",
+        address, class_bytes, path, offset, path, offset);
+    assert_memory_equal(c.said, want, strlen(want));
+    assert_true(address % 16 == 0 && class_bytes >= 40 && class_bytes <= 64);
+    void *const function = (void *)(uintptr_t)&misuse;
+    assert_int_not_equal(dladdr(function, &module), 0);
+    const uintptr_t start = (uintptr_t)function - (uintptr_t)module.dli_fbase;
+    assert_true(offset > start && offset < start + 64);
+    struct stat named, self;
+    assert_int_equal(stat(path, &named), 0);
+    assert_int_equal(stat("/proc/self/exe", &self), 0);
+    assert_true(named.st_ino == self.st_ino && named.st_dev == self.st_dev);
+    assert_int_equal(is_stack_known, strstr(c.said, "firn:   block: ") != NULL);
+    assert_false(WIFEXITED(c.status) && WEXITSTATUS(c.status) == 0);
+}
+
+static void report_comes_out(void **state) {
+    (void)state;
+    static const enum filter_way ways[] = {FILTER_BY_PRCTL, FILTER_BY_SECCOMP};
+    for (unsigned i = 0; i < 2; i++) {
+        reports(&(struct plan){FILTER_STRICT, ways[i], 1000}, false);
+        reports(&(struct plan){FILTER_WRITE, ways[i], 1000}, false);
+        reports(&(struct plan){FILTER_OPENSSH, ways[i], 1000}, false);
+    }
+}
+
 int main(void) {
     api_require_firn("sandbox");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(syscall_is_libcs),
         cmocka_unit_test(openssh),
+        cmocka_unit_test(report_comes_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -128,12 +128,23 @@ static void compose(enum filter_kind kind) {
             emit_rule(&openssh[i]);
         }
         break;
+    case FILTER_WRITE:
+        emit_rule(&(struct rule)ALLOW(write));
+        emit_rule(&(struct rule)ALLOW(exit_group));
+        emit(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS, 0, 0);
+        break;
+    case FILTER_STRICT:
+        break;
     }
     emit(BPF_RET | BPF_K, SECCOMP_RET_TRAP, 0, 0);
 }
 
 bool filter_install(enum filter_kind kind, enum filter_way way) {
     struct sigaction action;
+    if (kind == FILTER_STRICT) {
+        return way == FILTER_BY_PRCTL ? prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT) == 0
+                                      : syscall(SYS_seccomp, SECCOMP_SET_MODE_STRICT, 0, NULL) == 0;
+    }
     compose(kind);
     memset(&action, 0, sizeof action);
     action.sa_sigaction = on_refusal;

@@ -10,6 +10,8 @@ enum { FILTER_EXIT = 87 };
 
 enum filter_kind {
     FILTER_OPENSSH, // what sshd's child may do before the user has logged in
+    FILTER_STRICT, // read, write and the end of the thread: the kernel's own strict mode, by SIGKILL
+    FILTER_WRITE,  // write and exit_group
 };
 
 enum filter_way {
