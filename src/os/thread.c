@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -39,7 +40,16 @@ static void *run(void *body) {
     return NULL;
 }
 
+static atomic_bool is_forbidden;
+
+void thread_forbid(void) {
+    atomic_store_explicit(&is_forbidden, true, memory_order_relaxed);
+}
+
 bool thread_start(void (*body)(void)) {
+    if (atomic_load_explicit(&is_forbidden, memory_order_relaxed)) {
+        return false;
+    }
     const int saved = errno;
     pthread_attr_t attributes;
     pthread_t id;

@@ -11,6 +11,7 @@
 #include "src/heap/upkeep.h"
 #include "src/os/caps.h"
 #include "src/os/sys.h"
+#include "src/os/thread.h"
 
 #include <linux/seccomp.h>
 #include <stdarg.h>
@@ -30,6 +31,7 @@ void firn_notice_call(long number, long first) {
             keeper_forbid("a filter of system calls came");
         }
         fatal_note_filter(sys_locate_quietly);
+        thread_forbid();
     }
 }
 

@@ -85,6 +85,24 @@ static void openssh(void **state) {
     survives(&(struct plan){FILTER_OPENSSH, FILTER_BY_SECCOMP, ROUNDS / 10});
 }
 
+// What needs a thread of Firn's own, and has none yet when the filter comes, has to do without.
+static void start_anew(void *options) {
+    setenv("FIRN_OPTIONS", options, 1);
+    execl("/proc/self/exe", "test_sandbox", "anew", (char *)NULL);
+    _exit(98);
+}
+
+static void no_thread_comes_later(void **state) {
+    (void)state;
+    static char options[] = "cold=on:cold_after=1";
+    struct child c;
+    child_run(&c, start_anew, options);
+    if (!child_exited(&c, 0)) {
+        print_error("status %x: %s\n", (unsigned)c.status, c.said);
+    }
+    assert_true(child_exited(&c, 0));
+}
+
 // libc's syscall, which Firn replaces: six arguments, the answer, errno.
 static void syscall_is_libcs(void **state) {
     (void)state;
@@ -141,11 +159,13 @@ static void reports(const struct plan *plan, bool is_stack_known) {
     const char *plus = strstr(c.said, "; caller=");
     assert_non_null(plus);
     assert_int_equal(sscanf(plus, "; caller=%511[^+]+0x%lx", path, &offset), 2);
+    // A guarded sample is a block, what is not one is a slot.
+    const char *what = strstr(c.said, " found: block is") != NULL ? "block" : "slot";
     snprintf(
         want, sizeof want,
-        "firn: double-free: free(0x%lx): class=%u size=? found: slot is already free; expected: a "
+        "firn: double-free: free(0x%lx): class=%u size=? found: %s is already free; expected: a "
         "live slot; caller=%s+0x%lx\nfirn:   look at: addr2line -f -C -e %s 0x%lx\nfirn:   hint: ",
-        address, class_bytes, path, offset, path, offset);
+        address, class_bytes, what, path, offset, path, offset);
     assert_memory_equal(c.said, want, strlen(want));
     assert_true(address % 16 == 0 && class_bytes >= 40 && class_bytes <= 64);
     void *const function = (void *)(uintptr_t)&misuse;
@@ -170,11 +190,16 @@ static void report_comes_out(void **state) {
     }
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     api_require_firn("sandbox");
+    if (argc > 1 && strcmp(argv[1], "anew") == 0) {
+        run(&(struct plan){FILTER_OPENSSH, FILTER_BY_SECCOMP, 1});
+        return 0;
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(syscall_is_libcs),
         cmocka_unit_test(openssh),
+        cmocka_unit_test(no_thread_comes_later),
         cmocka_unit_test(report_comes_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
