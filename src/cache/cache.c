@@ -371,6 +371,19 @@ FIRN_COLD void cache_pause(struct cache *c, unsigned cell) {
 }
 
 // With the owner's lock.
+// Takes slots until there are `target`, from the fullest span, or from one that nobody owns. False: there is none.
+static bool bin_take_span(struct bin *b, uint32_t target) {
+    struct span *s = bin_fullest(b);
+    if (s != NULL) {
+        list_remove(&s->links);
+    } else if ((s = central_take(b->cell, b->cache, b->cache->number)) == NULL) {
+        return false;
+    }
+    bin_take_slots(b, s, target);
+    bin_file(b, s);
+    return true;
+}
+
 static void refill(struct cache *c, unsigned cell) {
     struct bin *b = c->bins[cell];
     if (b->stash != 0) {
@@ -391,14 +404,9 @@ static void refill(struct cache *c, unsigned cell) {
     uint32_t enough = (target + 1) / 2 > FIRST_LEAST ? (target + 1) / 2 : FIRST_LEAST;
     enough = enough < target ? enough : target;
     for (unsigned i = 0; i < REFILL_SPANS && bin_count(b) < enough; i++) {
-        struct span *s = bin_fullest(b);
-        if (s != NULL) {
-            list_remove(&s->links);
-        } else if ((s = central_take(cell, c, c->number)) == NULL) {
+        if (!bin_take_span(b, target)) {
             break;
         }
-        bin_take_slots(b, s, target);
-        bin_file(b, s);
     }
     b->taken += b->taken < 2 * b->capacity ? bin_count(b) : 0;
     bin_part_neighbours(b, last);
@@ -409,11 +417,8 @@ static void refill(struct cache *c, unsigned cell) {
         // No memory but what waits in quarantine and in the mixer.
         quarantine_flush(c);
         bin_flush_mixer(b);
-        struct span *s = bin_fullest(b);
-        if (s != NULL) {
-            bin_take_slots(b, s, b->capacity);
-            cache_settle(c, s);
-        }
+        // What became empty went to central.
+        (void)bin_take_span(b, b->capacity);
     }
     sample_clock_add(c, bin_count(b) - before);
 }
