@@ -182,6 +182,9 @@ static void reports(const struct plan *plan, bool is_stack_known) {
 
 static void report_comes_out(void **state) {
     (void)state;
+    if (api_level() == 0) {
+        skip(); // nothing is checked there
+    }
     static const enum filter_way ways[] = {FILTER_BY_PRCTL, FILTER_BY_SECCOMP};
     for (unsigned i = 0; i < 2; i++) {
         reports(&(struct plan){FILTER_STRICT, ways[i], 1000}, false);

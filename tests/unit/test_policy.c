@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-static char file[512], folder[512];
+static char file[600], folder[512];
 
 static void matches(void **state) {
     (void)state;
@@ -151,8 +151,7 @@ static void wrong_lines(void **state) {
     memcpy(text + 1024, "\n/bin/a z", 9);
     put(file, text, 1033);
     char words[1100] = "@:2: ignored, the line is longer than 511 bytes\nfile:1=";
-    strncat(words, text + 7, 504);
-    strcat(words, "\nfile:3=z\n");
+    snprintf(words + strlen(words), sizeof words - strlen(words), "%.504s\nfile:3=z\n", text + 7);
     expect("/bin/a", 1, words);
 }
 
