@@ -1,6 +1,7 @@
 #include "src/cache/cache.h"
 
 #include "src/base/fatal.h"
+#include "src/cache/apart.h"
 #include "src/cache/quarantine.h"
 #include "src/cache/remote.h"
 #include "src/cache/sample_clock.h"
@@ -192,67 +193,6 @@ static void bin_take_slots(struct bin *b, struct span *s, uint32_t target) {
     bin_set_count(b, n);
 }
 
-static bool are_neighbours(uint64_t a, uint64_t b, uintptr_t bytes) {
-    uintptr_t distance = (a & ENTRY_ADDRESS) - (b & ENTRY_ADDRESS);
-    return distance == bytes || distance == -bytes;
-}
-
-// Is entry `i` a neighbour of one that is handed out just before or after it? `last` was handed out
-// before the topmost.
-static bool bin_is_clash(const struct bin *b, uint32_t i, uint64_t last) {
-    uintptr_t bytes = bin_class(b)->bytes;
-    uint32_t n = bin_count(b);
-    uint64_t before = i + 1 < n ? b->entries[i + 1] : last;
-    return are_neighbours(b->entries[i], before, bytes) ||
-           (i > 0 && are_neighbours(b->entries[i], b->entries[i - 1], bytes));
-}
-
-static void bin_swap(struct bin *b, uint32_t i, uint32_t j) {
-    uint64_t entry = b->entries[i];
-    b->entries[i] = b->entries[j];
-    b->entries[j] = entry;
-}
-
-// Moves what clashes to random places where it does not. False if that did not do.
-static bool bin_part_once(struct bin *b, uint64_t last) {
-    enum { ATTEMPTS = 12 };
-    uintptr_t bytes = bin_class(b)->bytes;
-    uint32_t n = bin_count(b);
-    bool is_parted = true;
-    for (uint32_t i = n; i-- > 0;) {
-        uint64_t before = i + 1 < n ? b->entries[i + 1] : last;
-        if (FIRN_LIKELY(!are_neighbours(b->entries[i], before, bytes))) {
-            continue;
-        }
-        for (unsigned k = 0; k < ATTEMPTS && bin_is_clash(b, i, last); k++) {
-            uint32_t j = random_below(&b->cache->noise->stream, n);
-            bin_swap(b, i, j);
-            if (bin_is_clash(b, j, last)) {
-                bin_swap(b, i, j);
-            }
-        }
-        is_parted &= !bin_is_clash(b, i, last);
-    }
-    return is_parted;
-}
-
-static void bin_shuffle(struct bin *b) {
-    uint32_t n = bin_count(b);
-    for (uint32_t i = 1; i < n; i++) {
-        bin_swap(b, i, random_below(&b->cache->noise->stream, i + 1));
-    }
-}
-
-// P-APART: two slots handed out one after the other are not neighbours: that is what an overflow from
-// one into the other needs. Chance alone would make 2 / n of them so. Six slots in a row, the fewest
-// there are at first, have 90 such orders; with fewer, next to none would be left to choose from.
-static void bin_part_neighbours(struct bin *b, uint64_t last) {
-    enum { SHUFFLES = 6 };
-    for (unsigned i = 0; i < SHUFFLES && !bin_part_once(b, last); i++) {
-        bin_shuffle(b);
-    }
-}
-
 // Of slots that are put back. Before cache_settle: an empty span takes its slots out of the count.
 static void bin_note_idle(const struct bin *b, uint32_t slots) {
     atomic_fetch_add_explicit(&firn_span_idle_bytes, (int64_t)slots * bin_class(b)->bytes,
@@ -320,8 +260,8 @@ static void bin_unstash(struct bin *b) {
     bin_set_count(b, cache_count_entries(b));
     b->stash = 0;
     if (!b->is_paused) {
-        bin_shuffle(b);
-        bin_part_neighbours(b, 0);
+        apart_shuffle(b->entries, bin_count(b), &b->cache->noise->stream);
+        apart_order(b->entries, bin_count(b), 0, bin_class(b)->bytes, &b->cache->noise->stream);
     }
     b->is_paused = false;
 }
@@ -409,7 +349,7 @@ static void refill(struct cache *c, unsigned cell) {
         }
     }
     b->taken += b->taken < 2 * b->capacity ? bin_count(b) : 0;
-    bin_part_neighbours(b, last);
+    apart_order(b->entries, bin_count(b), last, bin_class(b)->bytes, &b->cache->noise->stream);
     // 0: not even the first span could be committed. Then nothing is in the cell.
     uintptr_t limit = atomic_load_explicit(&firn_cell_limits[cell], memory_order_acquire);
     c->cells[cell].bytes = limit != 0 ? limit - c->cells[cell].base : 0;

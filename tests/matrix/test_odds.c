@@ -19,7 +19,7 @@ extern char **environ;
 static const double most_neighbours[] = {2, 1, 1};
 static const double most_reused[] = {2, 0.5, 0.1};
 
-// As in test_matrix.c: the switch as a function of the level.
+// P-QUARANTINE. As in test_matrix.c: the switch as a function of the level.
 #undef FIRN_LEVEL
 static int has_quarantine(int FIRN_LEVEL) {
     (void)FIRN_LEVEL;
