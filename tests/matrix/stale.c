@@ -4,10 +4,15 @@
 
 enum { SECRET = 0x5a };
 
+// Pairs of bytes: a free by another thread leaves a tag of eight random bytes, of which one in 32 has one such
+// byte by chance.
 static int count_secret(const char *p, size_t n) {
     int seen = 0;
+    char before = 0;
     for (size_t i = 0; i < n; i++) {
-        seen += ((const volatile char *)p)[i] == SECRET;
+        char now = ((const volatile char *)p)[i];
+        seen += now == SECRET && before == SECRET;
+        before = now;
     }
     return seen;
 }
