@@ -21,6 +21,8 @@
 #include <errno.h>
 #include <grp.h>
 #include <sched.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <string.h>
 
 FIRN_EXPORT int unshare(int flags) {
@@ -39,15 +41,27 @@ FIRN_EXPORT int setns(int fd, int type) {
 
 enum { GROUPS_MOST = 65536 }; // NGROUPS_MAX
 
-static int next_setgroups(size_t n, const gid_t *groups) {
-    int (*function)(size_t, const gid_t *);
+static int (*next_setgroups)(size_t, const gid_t *);
+static int (*next_initgroups)(const char *, gid_t);
+
+// At start: dlsym takes the loader's lock, which a forked child, where these are often called, had better not.
+__attribute__((constructor)) static void look_up(void) {
     void *found = dlsym(RTLD_NEXT, "setgroups");
-    memcpy(&function, &found, sizeof function);
-    if (function == NULL) {
-        errno = ENOSYS;
-        return -1;
+    *(void **)&next_setgroups = found;
+    found = dlsym(RTLD_NEXT, "initgroups");
+    *(void **)&next_initgroups = found;
+}
+
+static bool has_next(void) {
+    if (next_setgroups == NULL || next_initgroups == NULL) {
+        look_up(); // an earlier constructor calls
     }
-    return function(n, groups);
+    return next_setgroups != NULL && next_initgroups != NULL;
+}
+
+static int fail(int error) {
+    errno = error;
+    return -1;
 }
 
 static gid_t *make_list(void) {
@@ -61,13 +75,15 @@ static void drop_list(gid_t *list) {
 }
 
 FIRN_EXPORT int setgroups(size_t n, const gid_t *groups) {
+    if (!has_next()) {
+        return fail(ENOSYS);
+    }
     if (!firn_has_cold_upkeep || n == 0 || n > GROUPS_MOST) {
         return next_setgroups(n, groups);
     }
     gid_t *list = make_list();
     if (list == NULL) {
-        errno = ENOMEM;
-        return -1;
+        return fail(ENOMEM);
     }
     memcpy(list, groups, n * sizeof *list);
     const int result = next_setgroups(n, list);
@@ -75,13 +91,18 @@ FIRN_EXPORT int setgroups(size_t n, const gid_t *groups) {
     return result;
 }
 
-// libc's calls its own setgroups. More groups than the kernel takes: as many as it does.
+// libc's calls its own setgroups, with a list in the heap. More groups than the kernel takes: as many as it does.
 FIRN_EXPORT int initgroups(const char *user, gid_t group) {
+    if (!has_next()) {
+        return fail(ENOSYS);
+    }
+    if (!firn_has_cold_upkeep) {
+        return next_initgroups(user, group);
+    }
     int n = GROUPS_MOST;
     gid_t *list = make_list();
     if (list == NULL) {
-        errno = ENOMEM;
-        return -1;
+        return fail(ENOMEM);
     }
     int result = -1;
     if (getgrouplist(user, group, list, &n) < 0 && n <= GROUPS_MOST) {

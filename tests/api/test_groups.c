@@ -14,7 +14,7 @@
 #pragma weak firn_hint_cold
 void firn_hint_cold(const void *p, size_t bytes);
 
-enum { LISTS = 400, GROUPS = 500, PAGE = 4096, TRIES = 150, PATIENCE_S = 30 };
+enum { LISTS = 400, AWAY_LEAST = 20, GROUPS = 500, PAGE = 4096, TRIES = 150, PATIENCE_S = 30 };
 
 static gid_t *lists[LISTS];
 
@@ -42,7 +42,7 @@ static void rest(void) {
     nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
 }
 
-// Writes the lists, and waits until most of them are away. False: they stay.
+// Writes the lists, and waits until some of them are away: one is enough to wait for. False: they stay.
 static bool send_away(void) {
     for (unsigned i = 0; i < LISTS; i++) {
         lists[i] = malloc(GROUPS * sizeof(gid_t));
@@ -51,14 +51,14 @@ static bool send_away(void) {
             lists[i][k] = 1000 + i + k;
         }
     }
-    for (unsigned i = 0; i < TRIES && count_away() < LISTS / 2; i++) {
+    for (unsigned i = 0; i < TRIES && count_away() < AWAY_LEAST; i++) {
         for (unsigned k = 0; k < LISTS; k++) {
-            free(malloc(100)); // upkeep starts the cold tier
+            free(malloc(100000)); // large: time passes for upkeep, which starts the cold tier
             firn_hint_cold((const void *)((uintptr_t)lists[k] & ~(uintptr_t)(PAGE - 1)), 2 * PAGE);
         }
         rest();
     }
-    return count_away() >= LISTS / 2;
+    return count_away() >= AWAY_LEAST;
 }
 
 static void test_setgroups(void **state) {
