@@ -44,9 +44,14 @@ FIRN_INLINE void canary_store_last(uintptr_t address, size_t slot_bytes, uint64_
     atomic_store_explicit(canary_place(address, slot_bytes), word, memory_order_release);
 }
 
-// 0 if the slot's canary is what it should be.
+// 0 if `word`, read from the slot's canary, is what it should be. Who looks while another thread may be
+// storing it judges one word: of two that were read one may be the 0 before, the other the canary after.
+FIRN_INLINE uint64_t canary_word_change(uintptr_t address, uint64_t word) {
+    return (word ^ canary_of(address)) & ~CANARY_SIZE_BITS;
+}
+
 FIRN_INLINE uint64_t canary_change(uintptr_t address, size_t slot_bytes) {
-    return (canary_load(address, slot_bytes) ^ canary_of(address)) & ~CANARY_SIZE_BITS;
+    return canary_word_change(address, canary_load(address, slot_bytes));
 }
 
 #endif

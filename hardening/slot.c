@@ -37,10 +37,10 @@ FIRN_NORETURN FIRN_COLD static void report_write(uintptr_t address, size_t slot_
 // is live.
 static bool is_before_whole(const struct span *s, unsigned slot, uintptr_t before,
                             size_t slot_bytes, bool is_owner) {
-    return canary_change(before, slot_bytes) == 0 ||
+    uint64_t word = canary_load(before, slot_bytes);
+    return canary_word_change(before, word) == 0 ||
            (span_is_meshed(s) && !span_is_live(s, slot - 1)) ||
-           (canary_load(before, slot_bytes) == 0 &&
-            (!is_owner || !span_is_live(s, slot - 1) || s->is_torn));
+           (word == 0 && (!is_owner || !span_is_live(s, slot - 1) || s->is_torn));
 }
 
 static bool check(const struct span *s, unsigned slot, bool is_owner, enum fatal_id *id,
