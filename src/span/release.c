@@ -64,7 +64,8 @@ static void keep(struct release_batch *batch, struct run *run) {
 
 // Whether something else may be in want of what closed runs hold: commit charge, or addresses.
 static bool is_scarce(void) {
-    return large->space.is_rationed || FIRN_ROOT.data.is_sparse;
+    return large->space.is_rationed || FIRN_ROOT.data.is_sparse ||
+           large->space.tracts[0].range.is_sparse;
 }
 
 static void open_excess(struct release_batch *batch) {
