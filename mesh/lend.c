@@ -16,7 +16,9 @@
 
 enum {
     LENT_MOST = 16, // children that are not done; a fork more waits for the first of them
-    JOIN_PAGES = 16 // at once: who writes there waits so long
+    JOIN_PAGES = 16, // at once: who writes there waits so long
+    BLIND_STEP_NS = 50000, // between looks at a child that has no way to tell
+    BLIND_STEPS = 40000    // two seconds
 };
 
 // With merge_lock. The last one is that of the fork under way.
@@ -24,6 +26,7 @@ static struct handover lent[LENT_MOST];
 static unsigned lent_count;
 static bool is_forking;     // lent[lent_count - 1] is not begun
 static bool must_wait;      // not all are copies
+static uint32_t done_before; // what done_count said before the fork under way
 static unsigned char *desk; // JOIN_PAGES pages, for a child
 
 bool lend_start(void) {
@@ -48,6 +51,32 @@ bool lend_is_over(void) {
         }
     }
     return lent_count == 0;
+}
+
+// ---- without a pipe -----------------------------------------------------------------------------
+
+// The first page of the file is no frame. Where there was no descriptor to be had, children that are done
+// count themselves there, for a parent that must wait. It does not hear of a death, or that there never was
+// a child: so it waits in vain for a while, then.
+static _Atomic uint32_t *done_count(void) {
+    return (_Atomic uint32_t *)frame_view(FRAME_NONE);
+}
+
+static void note_blind(const struct handover *h) {
+    if (!handover_can_tell(h)) {
+        done_before = atomic_load(done_count());
+    }
+}
+
+static void wait_for(struct handover *h) {
+    bool can_tell = handover_can_tell(h);
+    handover_wait(h);
+    for (unsigned i = 0; !can_tell && i < BLIND_STEPS; i++) {
+        if (atomic_load(done_count()) != done_before) {
+            break;
+        }
+        thread_sleep(BLIND_STEP_NS);
+    }
 }
 
 // ---- runs ---------------------------------------------------------------------------------------
@@ -140,13 +169,16 @@ void lend_copy_all(void) {
     if (is_forking && !must_wait) {
         pages_walk_mapped(copy_runs);
     }
+    if (must_wait) {
+        note_blind(&lent[lent_count - 1]);
+    }
 }
 
 // ---- after --------------------------------------------------------------------------------------
 
 void lend_after_fork_in_parent(void) {
     if (is_forking && must_wait) {
-        handover_wait(&lent[lent_count - 1]);
+        wait_for(&lent[lent_count - 1]);
         remove_lent(lent_count - 1);
     } else if (is_forking) {
         handover_begin(&lent[lent_count - 1]);
@@ -190,6 +222,9 @@ bool lend_after_fork_in_child(bool is_expected) {
     frame_after_fork_in_child();
     if (desk != NULL) {
         pages_walk_mapped(part_runs_in_child);
+        if (is_forking && is_expected && !handover_can_tell(&lent[lent_count - 1])) {
+            atomic_fetch_add(done_count(), 1);
+        }
         frame_forget();
     }
     for (; lent_count > 0; lent_count--) {

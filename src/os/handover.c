@@ -34,6 +34,10 @@ void handover_prepare(struct handover *h) {
     errno = saved;
 }
 
+bool handover_can_tell(const struct handover *h) {
+    return h->from.fd >= 0 && h->to >= 0;
+}
+
 // A byte, not only the end of the file: another child, made by another thread just now, may hold a copy
 // of our end.
 void handover_done(struct handover *h) {

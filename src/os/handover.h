@@ -18,6 +18,8 @@ struct handover {
 
 // Before fork.
 void handover_prepare(struct handover *h);
+// False: there were no descriptors to be had. The child knows that, too.
+bool handover_can_tell(const struct handover *h);
 // In the child, when it is done.
 void handover_done(struct handover *h);
 // In the parent, after fork.

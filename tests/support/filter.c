@@ -70,6 +70,13 @@ static const struct rule openssh[] = {
     ALLOW(rt_sigreturn),
 };
 
+static const struct rule no_fork[] = {
+    REFUSE(fork, EAGAIN),
+    REFUSE(vfork, EAGAIN),
+    REFUSE(clone, EAGAIN),
+    REFUSE(clone3, EAGAIN),
+};
+
 static struct sock_filter code[CODE_MOST];
 static unsigned short length;
 
@@ -132,6 +139,12 @@ static void compose(enum filter_kind kind) {
         emit_rule(&(struct rule)ALLOW(write));
         emit_rule(&(struct rule)ALLOW(exit_group));
         emit(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS, 0, 0);
+        break;
+    case FILTER_NO_FORK:
+        for (size_t i = 0; i < sizeof no_fork / sizeof no_fork[0]; i++) {
+            emit_rule(&no_fork[i]);
+        }
+        emit(BPF_RET | BPF_K, SECCOMP_RET_ALLOW, 0, 0);
         break;
     case FILTER_STRICT:
         break;

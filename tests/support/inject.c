@@ -108,6 +108,7 @@ int __wrap_getrlimit(__rlimit_resource_t resource, struct rlimit *limit) {
 static bool call_fails(long number) {
     switch (number) {
     case SYS_openat:
+    case SYS_pipe2:
         return fails(EMFILE);
     case SYS_read:
     case SYS_write:

@@ -90,7 +90,9 @@ static void test_death_is_heard(void **state) {
 static void test_no_child_is_no_wait(void **state) {
     (void)state;
     struct handover h = HANDOVER_NONE;
+    assert_false(handover_can_tell(&h));
     handover_prepare(&h);
+    assert_true(handover_can_tell(&h));
     handover_begin(&h); // fork failed
     assert_true(handover_is_over(&h));
 }
