@@ -15,8 +15,8 @@
 #include <string.h>
 
 enum {
-    LENT_MOST = 16, // children that are not done; a fork more waits for the first of them
-    JOIN_PAGES = 16, // at once: who writes there waits so long
+    LENT_MOST = 16,        // children that are not done; a fork more waits for the first of them
+    JOIN_PAGES = 16,       // at once: who writes there waits so long
     BLIND_STEP_NS = 50000, // between looks at a child that has no way to tell
     BLIND_STEPS = 40000    // two seconds
 };
@@ -24,10 +24,10 @@ enum {
 // With merge_lock. The last one is that of the fork under way.
 static struct handover lent[LENT_MOST];
 static unsigned lent_count;
-static bool is_forking;     // lent[lent_count - 1] is not begun
-static bool must_wait;      // not all are copies
+static bool is_forking;      // lent[lent_count - 1] is not begun
+static bool must_wait;       // not all are copies
 static uint32_t done_before; // what done_count said before the fork under way
-static unsigned char *desk; // JOIN_PAGES pages, for a child
+static unsigned char *desk;  // JOIN_PAGES pages, for a child
 
 bool lend_start(void) {
     if (desk == NULL) {

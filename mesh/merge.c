@@ -114,6 +114,13 @@ bool merge_acquire(struct span *s, struct merge_hold *h) {
     return false;
 }
 
+bool merge_move_on(struct merge_hold *h, struct span *s) {
+    bool is_same =
+        class_of(s) == class_of(h->span) && span_state(s) == SPAN_ACTIVE && owner_of(s) == h->owner;
+    h->span = is_same ? s : h->span;
+    return is_same;
+}
+
 void merge_release(struct merge_hold *h) {
     if (h->owner != 0) {
         owner_unlock(h->owner);
@@ -183,7 +190,7 @@ static void given_slots(uint64_t given[SPAN_WORDS], const struct span *s) {
 
 // An idle owner never takes back what others freed: the pages go all the same, tags and all, and the span
 // is marked, so that its owner misses none of them.
-unsigned merge_purge_empty(struct span *s) {
+unsigned merge_purge_empty(struct span *s, struct purge_list *l) {
     const struct class_info *c = span_class(s);
     uintptr_t base = span_base(s);
     uintptr_t end = base + c->span_mask + 1;
@@ -207,7 +214,7 @@ unsigned merge_purge_empty(struct span *s) {
         }
         if (at > from) {
             page_state_release(from, at - from);
-            map_purge(from, at - from);
+            purge_add(l, from, at - from);
         }
         at += FIRN_PAGE;
     }

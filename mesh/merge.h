@@ -44,6 +44,7 @@
 
 #include "mesh/search.h"
 #include "src/os/lock.h"
+#include "src/os/purge.h"
 #include "src/span/span.h"
 
 #include <stddef.h>
@@ -70,6 +71,8 @@ struct merge_hold {
 
 // Locks the span that contains `address`, if it is in use. With merge_lock.
 bool merge_acquire(struct span *s, struct merge_hold *h) FIRN_CHECKED;
+// Goes on to another span, if that is in use and its lock is the one that is held.
+bool merge_move_on(struct merge_hold *h, struct span *s) FIRN_CHECKED;
 void merge_release(struct merge_hold *h);
 
 // The occupied granules of the span's page that begins at `address`, and those in front of slots in hand,
@@ -103,9 +106,10 @@ struct merge_run {
 // blocked. `is_forced`: even if slots of the span were taken into use since the last look.
 enum merge_result merge_run(const struct merge_run *run, bool is_forced, unsigned *done);
 
-// Gives the memory of the span's pages without an occupied slot back. Returns how many pages. With the
-// span's lock.
-unsigned merge_purge_empty(struct span *s);
+// Lists the span's pages without an occupied slot, for their memory to be given back before the span's lock
+// is released. Returns how many pages, of as many ranges at most as half the span's pages. With the span's
+// lock.
+unsigned merge_purge_empty(struct span *s, struct purge_list *l);
 
 struct merge_figures {
     size_t pages;      // that map a frame now

@@ -15,10 +15,16 @@
 
 #include <errno.h>
 
-enum { REST_AFTER_NS = 1000000 };
+enum {
+    REST_AFTER_NS = 1000000,
+    GROUP_SPANS =
+        32, // looked at under one lock, if they have one owner: its slow paths wait so long
+    GROUP_PAGES = 64
+};
 
 struct work {
     struct plan plan;
+    struct purge_list empty; // pages of the spans under the lock that is held
     const struct mesh_pace *pace;
     uint64_t began_ns;     // work since the last rest
     size_t purged, merged; // pages
@@ -94,33 +100,51 @@ static void look_at(struct work *w, struct span *s) {
         forget_purged(s);
     }
     if (!is_touched || w->pace->is_forced) {
-        w->purged += merge_purge_empty(s);
+        w->purged += merge_purge_empty(s, &w->empty);
         if (fault_can_hold(span_class(s)->bytes)) {
             add_pages(&w->plan, s);
         }
     }
 }
 
+typedef void visit_fn(struct work *w, struct span *s);
+
+// The span *at of the cell, if it is in use, and those after it under the same lock. Their empty pages are
+// given back together.
+static void walk_group(unsigned cell, uint32_t *at, uintptr_t end, struct work *w,
+                       visit_fn *visit) {
+    struct merge_hold h;
+    bool is_more = true;
+    lock_acquire(&firn_merge_lock);
+    if (!merge_acquire(span_by_index(cell, (*at)++), &h)) {
+        lock_release(&firn_merge_lock);
+        return;
+    }
+    while (is_more) {
+        visit(w, h.span);
+        is_more = *at < end && merge_move_on(&h, span_by_index(cell, *at));
+        *at += is_more;
+    }
+    purge_all(&w->empty);
+    merge_release(&h);
+    lock_release(&firn_merge_lock);
+}
+
 // Calls `visit` for each span of the cell in use from index *at on, with its lock, until the batch has no
 // room for another span's pages. False after the last one.
-static bool walk_spans(unsigned cell, uint32_t *at, struct work *w,
-                       void (*visit)(struct work *w, struct span *s)) {
+static bool walk_spans(unsigned cell, uint32_t *at, struct work *w, visit_fn *visit) {
     uintptr_t limit = atomic_load_explicit(&firn_cell_limits[cell], memory_order_acquire);
     const struct class_info *c = &FIRN_ROOT.classes[root_cell_class(cell)];
     unsigned pages = (c->span_mask >> FIRN_PAGE_SHIFT) + 1;
+    unsigned group = GROUP_PAGES / pages < GROUP_SPANS ? GROUP_PAGES / pages : GROUP_SPANS;
     uintptr_t spans = limit == 0 ? 0 : (limit - root_cell_base(cell)) >> c->span_shift;
-    for (; *at < spans; ++*at) {
-        struct span *s = span_by_index(cell, *at);
-        struct merge_hold h;
-        if (w->plan.count + pages > PLAN_MOST) {
+    while (*at < spans) {
+        unsigned room = (PLAN_MOST - w->plan.count) / pages;
+        uintptr_t most = room < group ? room : group;
+        if (most == 0) {
             return true;
         }
-        lock_acquire(&firn_merge_lock);
-        if (merge_acquire(s, &h)) {
-            visit(w, s);
-            merge_release(&h);
-        }
-        lock_release(&firn_merge_lock);
+        walk_group(cell, at, spans - *at < most ? spans : *at + most, w, visit);
     }
     return false;
 }

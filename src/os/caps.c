@@ -147,7 +147,7 @@ void caps_probe(uint32_t mask) {
     }
     found |= has_reserve() ? CAP_RESERVE : 0u;
     found |= has_getrandom() ? CAP_GETRANDOM : 0u;
-    found |= prctl(PR_GET_SECCOMP, 0, 0, 0, 0) <= 0 ? CAP_RESIDENCE : 0u;
+    found |= prctl(PR_GET_SECCOMP, 0, 0, 0, 0) <= 0 ? CAP_RESIDENCE | CAP_PURGE_LIST : 0u;
     atomic_store_explicit(&present, found & mask, memory_order_relaxed);
     errno = saved;
 }

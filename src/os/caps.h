@@ -19,7 +19,8 @@ enum cap {
     CAP_FAULT_SIGNAL = 1u << 8,
     CAP_SECRET = 1u << 9,     // memfd_secret (os/secret.h)
     CAP_RESIDENCE = 1u << 10, // mincore, while no filter of system calls is in place
-    CAP_ALL = (1u << 11) - 1
+    CAP_PURGE_LIST = 1u << 11, // likewise; process_madvise of the process itself (os/purge.h)
+    CAP_ALL = (1u << 12) - 1
 };
 
 struct limits {

@@ -13,8 +13,8 @@
 #include "tests/support/small_case.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -160,8 +160,8 @@ static void run(struct round r) {
     for (r.nth = 1; r.nth < CALLS_MOST && !child_exited(&c, UNREACHED); r.nth += 1 + r.nth / 4) {
         child_run(&c, fork_with_failures, &r);
         if (!child_exited(&c, 0) && !child_exited(&c, UNREACHED)) {
-            fail_msg("call %u, mode %d%s: status %#x: %s", r.nth, r.mode, r.is_lesser ? ", lesser" : "",
-                     (unsigned)c.status, c.said);
+            fail_msg("call %u, mode %d%s: status %#x: %s", r.nth, r.mode,
+                     r.is_lesser ? ", lesser" : "", (unsigned)c.status, c.said);
         }
     }
     assert_in_range(r.nth, 2, CALLS_MOST - 1);

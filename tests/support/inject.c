@@ -116,6 +116,7 @@ static bool call_fails(long number) {
     case SYS_getrandom:
         return fails(ENOSYS);
     case SYS_faccessat:
+    case SYS_process_madvise:
         return fails(EPERM);
     default:
         return false; // getpid and the like cannot fail; a futex wait may return for no reason
