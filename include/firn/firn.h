@@ -49,7 +49,7 @@ const char *firn_version(void);
 size_t firn_compact(void);
 
 /* What a program knows of its memory better than its allocator, for FIRN_OPTIONS=cold=on; without it
- * these do nothing. Only blocks up to 32 KiB are ever compressed; the rest of a range is ignored. None of them
+ * these do nothing. What lies in no block of Firn's is ignored. None of them
  * is async-signal-safe.
  *
  * firn_hint_cold: nothing of [p, +bytes) will be touched for long. The pages that lie wholly in the range

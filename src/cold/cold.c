@@ -66,19 +66,53 @@ static bool release_page(uintptr_t address) {
     }
 }
 
-// page_state_release_fn. Holds no lock of ours, and waits for the thread that thaws only, which waits for
-// nobody.
-static void release(uintptr_t address, size_t bytes) {
-    if (phase_now() != RUNNING) {
-        return;
-    }
-    for (uintptr_t at = address; at < address + bytes; at += FIRN_PAGE) {
-        hint_forget(at);
-        while (table_find(at) != NULL && !release_page(at)) {
+static bool is_claimed(struct chunk *c) {
+    return atomic_load(&c->is_claimed);
+}
+
+// All pages of the range that lie in the chunk of the first: *at is behind them then.
+static bool release_in_chunk(uintptr_t *at, uintptr_t end, bool may_wait) {
+    struct chunk *c = table_find(*at);
+    uintptr_t chunk_end = (*at & ~(CHUNK_BYTES - 1)) + CHUNK_BYTES;
+    end = end < chunk_end ? end : chunk_end;
+    // Nothing is away, and nothing will be before it was looked at and found not to be in use, where it was
+    // not claimed.
+    bool is_watched = c != NULL && (is_claimed(c) || table_has_excluded(c));
+    for (; is_watched && *at < end; *at += FIRN_PAGE) {
+        hint_forget(*at);
+        while (!release_page(*at)) {
+            if (!may_wait) {
+                return false;
+            }
             sys_yield();
         }
     }
+    *at = end;
+    return true;
 }
+
+// Holds no lock of ours, and waits for the thread that thaws only, which waits for nobody.
+static bool release(uintptr_t address, size_t bytes, bool may_wait) {
+    bool is_done = true;
+    for (uintptr_t at = address; phase_now() == RUNNING && at < address + bytes && is_done;) {
+        is_done = release_in_chunk(&at, address + bytes, may_wait);
+    }
+    return is_done;
+}
+
+// In a forked child: until nothing of its memory is its parent's business any more (prepare), what was
+// claimed there counts.
+static bool is_kept(uintptr_t address, size_t bytes) {
+    for (uintptr_t at = address & ~(CHUNK_BYTES - 1); at < address + bytes; at += CHUNK_BYTES) {
+        struct chunk *c = table_find(at);
+        if (c != NULL && is_claimed(c)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static const struct page_state_keeper keeper = {release, is_kept};
 
 // ---- start --------------------------------------------------------------------------------------
 
@@ -118,12 +152,17 @@ static void forget_parent(void) {
         memset(c->pages, 0, sizeof c->pages);
         c->registered = 0;
         c->wait = c->rest = 0;
-        atomic_store_explicit(&c->is_claimed, false, memory_order_relaxed);
         atomic_store_explicit(&c->filled, 0, memory_order_relaxed);
         atomic_store_explicit(&c->away, 0, memory_order_relaxed);
     }
     thaw_reset();
     cold_store_abandon();
+}
+
+static void forget_claims(void) {
+    for (struct chunk *c = table_first(); c != NULL; c = c->next) {
+        atomic_store(&c->is_claimed, false);
+    }
 }
 
 // The mesher's descriptor, where it will have one, is opened before ours takes anything from it.
@@ -160,8 +199,9 @@ static void run(void) {
     const char *why = prepare();
     if (why == NULL) {
         fatal_set_opener(missing_open_error);
+        forget_claims();
         fault_set_taken(is_taken);
-        page_state_set_keeper(release);
+        page_state_set_keeper(&keeper);
         set_phase(RUNNING);
         why = thread_start(thaw_run) ? NULL : "no thread";
     }

@@ -1,6 +1,7 @@
 #include "src/cold/freeze.h"
 
 #include "src/base/fatal.h"
+#include "src/cold/claim.h"
 #include "src/cold/hint.h"
 #include "src/cold/mask.h"
 #include "src/cold/stage.h"
@@ -9,11 +10,9 @@
 #include "src/cold/thaw.h"
 #include "src/meta/page_state.h"
 #include "src/os/clock.h"
-#include "src/os/fault.h"
 #include "src/os/map.h"
 #include "src/os/missing.h"
 #include "src/os/thread.h"
-#include "src/span/region.h"
 
 #include <string.h>
 
@@ -22,8 +21,6 @@ enum {
     IDLE_LOOKS = 2,  // without a write, before a page is staged
     BATCH = 64,      // pages staged at once
     LEAST_MS = 100,  // between two looks
-    REST_MOST = 64,  // looks for which such a chunk is left alone
-    BUSY_ZEROS = 64, // pages of zeros given between two looks to a chunk that is better left alone
     POOR_MOST = 32,  // pages in a row that did not get smaller: their neighbours are spared
     POOR_TRIES = 16, // but for one in so many
     IDLE_FACTOR = 3, // times its share of a processor, while the program is idle
@@ -34,7 +31,7 @@ enum {
 static uint64_t look_ms = 30000;
 static unsigned percent = 10;
 
-static struct { _Atomic uint64_t frozen, zeros, poor, spared, full, cpu_ns, chunks; } figures;
+static struct { _Atomic uint64_t frozen, zeros, poor, spared, full, cpu_ns; } figures;
 
 static void count(_Atomic uint64_t *figure, uint64_t n) {
     atomic_fetch_add_explicit(figure, n, memory_order_relaxed);
@@ -95,18 +92,14 @@ static void keep_pace(void) {
 
 // ---- looking ------------------------------------------------------------------------------------
 
-static const struct span *span_of(uintptr_t address) {
-    uintptr_t offset = address - FIRN_ROOT.small_base;
-    unsigned cell = (unsigned)(offset >> FIRN_ROOT.cell_shift);
-    return span_at(offset, &FIRN_ROOT.classes[root_cell_class(cell)]);
-}
-
 // Its neighbours did not get smaller: random bytes, or compressed ones, come in crowds.
 static bool is_hopeless(const struct chunk *c, uintptr_t address) {
     return c->poor >= POOR_MOST && table_index(c, address) % POOR_TRIES != 0;
 }
 
-// Whether an idle page may go. Its span may change meanwhile: then it is only a guess that was wrong.
+// Whether an idle page may go. What it belongs to may be freed meanwhile: then it is only a guess that was
+// wrong. But whether it is in use is asked after the page was tracked: what was released before is seen not
+// to be, and what is released from now on is tracked no more.
 static bool is_wanted(struct chunk *c, uintptr_t address) {
     struct cold_page *p = table_page(c, address);
     if (is_hopeless(c, address)) {
@@ -117,7 +110,7 @@ static bool is_wanted(struct chunk *c, uintptr_t address) {
         return false;
     }
     return p->idle >= IDLE_LOOKS && p->holds == HOLDS_NOTHING && !table_is_excluded(c, address) &&
-           span_state(span_of(address)) == SPAN_ACTIVE;
+           claim_is_in_use(address);
 }
 
 // With cold_lock. The kernel knows the page; so do we now.
@@ -188,80 +181,10 @@ static void sweep(struct chunk *c) {
 
 // ---- chunks -------------------------------------------------------------------------------------
 
-static uint32_t count_used(uintptr_t from, uintptr_t end, bool *any_meshed) {
-    uintptr_t offset = from - FIRN_ROOT.small_base;
-    unsigned cell = (unsigned)(offset >> FIRN_ROOT.cell_shift);
-    const struct class_info *info = &FIRN_ROOT.classes[root_cell_class(cell)];
-    uint32_t used = 0;
-    for (uintptr_t at = from; at < end; at += (uintptr_t)info->span_mask + 1) {
-        const struct span *s = span_of(at);
-        used += span_state(s) == SPAN_ACTIVE;
-        *any_meshed |= span_is_meshed(s);
-    }
-    return used;
-}
-
-// Order, against a merge that begins: claimed first, looked second; fault_stage does it the other way round.
-static bool claim(struct chunk *c, uintptr_t end) {
-    bool any_meshed = false;
-    atomic_store(&c->is_claimed, true);
-    if (!fault_is_staged(c->base, CHUNK_BYTES)) {
-        (void)count_used(c->base, end, &any_meshed);
-        if (!any_meshed && fault_yield(c->base, end - c->base)) {
-            if (missing_register(c->base, end - c->base, false)) {
-                c->registered = end - c->base;
-                count(&figures.chunks, 1);
-                return true;
-            }
-            fault_regain(c->base, end - c->base);
-        }
-    }
-    atomic_store(&c->is_claimed, false);
-    return false;
-}
-
-static void give_up(struct chunk *c) {
-    missing_unregister(c->base, c->registered);
-    atomic_store(&c->is_claimed, false);
-    fault_regain(c->base, c->registered);
-    c->registered = 0;
-    atomic_fetch_sub_explicit(&figures.chunks, 1, memory_order_relaxed);
-}
-
-// Not before it has stopped growing: fresh memory there would have to be asked of a thread.
-static bool is_registered(struct chunk *c, uintptr_t end) {
-    if (c->registered != 0) {
-        uint32_t filled = atomic_exchange_explicit(&c->filled, 0, memory_order_relaxed);
-        if (filled > BUSY_ZEROS && table_away(c) == 0) {
-            give_up(c);
-            c->rest = c->rest < REST_MOST ? (uint8_t)(2 * c->rest + 2) : REST_MOST;
-            c->wait = c->rest;
-            return false;
-        }
-        c->rest /= 2;
-        if (end - c->base > c->registered && fault_yield(c->base, end - c->base) &&
-            missing_register(c->base, end - c->base, false)) {
-            c->registered = end - c->base;
-        }
-        return c->registered != 0;
-    }
-    if (c->wait > 0) {
-        c->wait--;
-        return false;
-    }
-    bool any_meshed = false;
-    uint32_t used = count_used(c->base, end, &any_meshed);
-    if (used != c->used) {
-        c->used = used;
-        return false;
-    }
-    return used > 0 && !any_meshed && claim(c, end);
-}
-
 static void look_at_chunk(uintptr_t base, uintptr_t end) {
     static struct missing_run runs[CHUNK_PAGES];
     struct chunk *c = table_make(base);
-    if (c == NULL || !is_registered(c, end)) {
+    if (c == NULL || !claim_keep(c, end)) {
         return;
     }
     sweep(c);
@@ -272,18 +195,6 @@ static void look_at_chunk(uintptr_t base, uintptr_t end) {
         }
     }
     keep_pace();
-}
-
-static void look(void) {
-    for (unsigned cell = 0; cell < CELLS; cell++) {
-        uintptr_t limit = atomic_load_explicit(&firn_cell_limits[cell], memory_order_acquire);
-        if (limit == 0) {
-            continue;
-        }
-        for (uintptr_t base = root_cell_base(cell); base < limit; base += CHUNK_BYTES) {
-            look_at_chunk(base, limit - base < CHUNK_BYTES ? limit : base + CHUNK_BYTES);
-        }
-    }
 }
 
 // ---- freezing -----------------------------------------------------------------------------------
@@ -413,8 +324,8 @@ static void take_wishes(struct chunk *c, unsigned word) {
     lock_acquire(&cold_lock);
     for (int i = 0; i < n; i++) {
         for (uintptr_t at = runs[i].start; runs[i].is_plain && at < runs[i].end; at += FIRN_PAGE) {
-            track(table_page(c, at), at); // first: what is released from now on is not staged
-            if (span_state(span_of(at)) == SPAN_ACTIVE && !table_is_excluded(c, at)) {
+            track(table_page(c, at), at); // first, as in judge
+            if (claim_is_in_use(at) && !table_is_excluded(c, at)) {
                 present |= (uint64_t)1 << (at - from) / FIRN_PAGE;
             }
         }
@@ -430,10 +341,8 @@ static void look_at_wishes(void) {
         for (unsigned w = 0; w < CHUNK_WORDS; w++) {
             any |= atomic_load_explicit(&c->wished[w], memory_order_relaxed);
         }
-        unsigned cell = (unsigned)((c->base - FIRN_ROOT.small_base) >> FIRN_ROOT.cell_shift);
-        uintptr_t limit = atomic_load_explicit(&firn_cell_limits[cell], memory_order_acquire);
-        uintptr_t end = limit < c->base + CHUNK_BYTES ? limit : c->base + CHUNK_BYTES;
-        if (any == 0 || (c->registered == 0 && (end <= c->base || !claim(c, end)))) {
+        uintptr_t end = any != 0 ? claim_end(c) : c->base;
+        if (any == 0 || (c->registered == 0 && (end <= c->base || !claim_take(c, end)))) {
             continue;
         }
         for (unsigned w = 0; w < CHUNK_WORDS; w++) {
@@ -492,7 +401,7 @@ void freeze_run(void) {
         uint64_t now = now_ms();
         if (now >= last_look + look_ms) {
             last_look = now;
-            look();
+            claim_each(look_at_chunk);
         }
         freeze_due();
         while (cold_store_tidy()) {
@@ -519,7 +428,7 @@ void freeze_figures(struct freeze_figures *out) {
         .spared = atomic_load_explicit(&figures.spared, memory_order_relaxed),
         .full = atomic_load_explicit(&figures.full, memory_order_relaxed),
         .cpu_ns = atomic_load_explicit(&figures.cpu_ns, memory_order_relaxed),
-        .chunks = atomic_load_explicit(&figures.chunks, memory_order_relaxed),
+        .chunks = claim_count(),
         .away = away,
     };
     take_figures(&out->staged, &out->refused);

@@ -28,7 +28,7 @@ static struct range clip(uintptr_t address, size_t bytes, bool is_whole_pages_on
     if (is_whole_pages_only) {
         r = (struct range){(address + FIRN_PAGE - 1) & mask, end & mask};
     }
-    uintptr_t first = FIRN_ROOT.small_base, last = first + FIRN_ROOT.small_bytes;
+    uintptr_t first = FIRN_ROOT.data.base, last = first + FIRN_ROOT.data.bytes;
     r.from = r.from > first ? r.from : first;
     r.until = r.until < last && bytes != 0 ? r.until : bytes != 0 ? last : r.from;
     return r;

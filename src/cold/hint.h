@@ -2,8 +2,8 @@
 // away. And how it calls the freezing thread.
 //
 // For threads of the program: they hold no lock here, and wait (hint_thaw_all, and a touch of a page that is
-// away) for nobody who waits for them. A range is clipped to the small regions; the rest of it is
-// memory that is never frozen.
+// away) for nobody who waits for them. A range is clipped to the heap's main
+// reservation; the rest of it is memory that is never frozen.
 #ifndef FIRN_COLD_HINT_H
 #define FIRN_COLD_HINT_H
 

@@ -6,7 +6,7 @@
 #include "src/os/missing.h"
 
 struct record {
-    uint32_t page; // of the small regions
+    uint64_t page; // of the heap
     uint32_t due;  // in ms, as far as it fits
 };
 
@@ -61,7 +61,7 @@ uint32_t stage_take(uintptr_t page_address, uint32_t n, uint64_t due_ms) {
     }
     uint32_t first = taken % STAGE_SLOTS;
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t page = (uint32_t)((page_address - FIRN_ROOT.small_base) >> FIRN_PAGE_SHIFT) + i;
+        uint64_t page = ((page_address - FIRN_ROOT.small_base) >> FIRN_PAGE_SHIFT) + i;
         *record_of(taken++) = (struct record){page, (uint32_t)due_ms};
     }
     return first;

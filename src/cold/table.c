@@ -6,7 +6,7 @@
 
 enum {
     LEAF_BITS = 11,
-    ROOT_BITS = 12, // 16 TiB, the largest small regions
+    ROOT_BITS = 13, // 32 TiB, the largest reservation
 };
 
 struct leaf {
@@ -19,8 +19,8 @@ static _Atomic(struct chunk *) first;
 struct lock cold_lock = LOCK_INIT(LOCK_COLD);
 
 static uintptr_t number_of(uintptr_t address) {
-    uintptr_t offset = address - FIRN_ROOT.small_base;
-    return offset < FIRN_ROOT.small_bytes ? offset >> CHUNK_SHIFT : UINTPTR_MAX;
+    uintptr_t offset = address - FIRN_ROOT.data.base;
+    return offset < FIRN_ROOT.data.bytes ? offset >> CHUNK_SHIFT : UINTPTR_MAX;
 }
 
 // Acquire, here and below: pairs with the release of table_make.

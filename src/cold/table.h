@@ -1,4 +1,5 @@
-// What the cold tier knows of the pages of the small regions: 512 at a time, a *chunk* of 2 MiB (which
+// What the cold tier knows of the pages of the heap (the small regions, and the large objects of the main
+// reservation): 512 at a time, a *chunk* of 2 MiB (which
 // is what the kernel is told about), made when Firn first looks at it and kept.
 //
 // The state of each page is its byte in meta/page_state.h. Here is what belongs to a state: where a
@@ -15,6 +16,7 @@
 
 #include "src/base/compiler.h"
 #include "src/cold/store.h"
+#include "src/meta/root.h"
 #include "src/os/lock.h"
 
 #include <stdatomic.h>
@@ -48,7 +50,7 @@ struct chunk {
     _Atomic bool is_claimed;
     // The freezing thread's alone.
     uint8_t wait, rest; // looks until it may be registered; the next such wait
-    uint32_t used;      // spans in use at the last look
+    uint64_t used;      // spans in use at the last look; of large objects, their fingerprint
     size_t registered;  // bytes from the base on; 0: none
     // Changed under the lock.
     _Atomic uint32_t filled; // pages of zeros given since the last look
@@ -66,9 +68,9 @@ struct chunk {
 
 extern struct lock cold_lock;
 
-// NULL: not looked at yet, or not in the small regions. Any thread; signal-safe.
+// NULL: not looked at yet, or not in the heap's main reservation. Any thread; signal-safe.
 struct chunk *table_find(uintptr_t address);
-// Made if need be; NULL: no memory, or not in the small regions. Any thread that holds no lock of a higher
+// Made if need be; NULL: no memory, or not in it. Any thread that holds no lock of a higher
 // rank. Takes LOCK_ARENA.
 struct chunk *table_make(uintptr_t address);
 // The youngest; the others by `next`. Any thread.
@@ -97,6 +99,18 @@ FIRN_INLINE struct cold_page *table_page(struct chunk *c, uintptr_t address) {
 
 FIRN_INLINE unsigned table_index(const struct chunk *c, uintptr_t address) {
     return (unsigned)((address - c->base) >> FIRN_PAGE_SHIFT);
+}
+
+FIRN_INLINE bool table_has_excluded(struct chunk *c) {
+    uint64_t any = 0;
+    for (unsigned w = 0; w < CHUNK_WORDS; w++) {
+        any |= atomic_load_explicit(&c->excluded[w], memory_order_relaxed);
+    }
+    return any != 0;
+}
+
+FIRN_INLINE bool table_is_large(uintptr_t address) {
+    return address - FIRN_ROOT.small_base >= FIRN_ROOT.small_bytes;
 }
 
 FIRN_INLINE bool table_is_excluded(struct chunk *c, uintptr_t address) {

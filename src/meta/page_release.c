@@ -5,15 +5,25 @@
 #include <stdatomic.h>
 #include <stddef.h>
 
-static _Atomic(page_state_release_fn *) keeper;
+static _Atomic(const struct page_state_keeper *) keeper;
 
-void page_state_set_keeper(page_state_release_fn *release) {
-    atomic_store_explicit(&keeper, release, memory_order_release);
+void page_state_set_keeper(const struct page_state_keeper *k) {
+    atomic_store_explicit(&keeper, k, memory_order_release);
 }
 
 void page_state_release(uintptr_t address, size_t bytes) {
-    page_state_release_fn *release = atomic_load_explicit(&keeper, memory_order_acquire);
-    if (FIRN_UNLIKELY(release != NULL)) {
-        release(address, bytes);
+    const struct page_state_keeper *k = atomic_load_explicit(&keeper, memory_order_acquire);
+    if (FIRN_UNLIKELY(k != NULL)) {
+        (void)k->release(address, bytes, true);
     }
+}
+
+bool page_state_try_release(uintptr_t address, size_t bytes) {
+    const struct page_state_keeper *k = atomic_load_explicit(&keeper, memory_order_acquire);
+    return FIRN_LIKELY(k == NULL) || k->release(address, bytes, false);
+}
+
+bool page_state_is_kept(uintptr_t address, size_t bytes) {
+    const struct page_state_keeper *k = atomic_load_explicit(&keeper, memory_order_acquire);
+    return FIRN_UNLIKELY(k != NULL) && k->is_kept(address, bytes);
 }

@@ -51,12 +51,25 @@ bool page_state_move(uintptr_t address, enum page_state from, enum page_state to
 bool page_state_move_range(uintptr_t address, size_t bytes, enum page_state from,
                            enum page_state to) FIRN_CHECKED;
 
-// The content of the pages is nobody's any more (no slot in them is in use), and they are about to be
-// given back: what is kept of them elsewhere is forgotten, so that the next touch finds zeros. Returns
-// at once where no page is away. Any thread, with locks of the allocator; preserves errno.
+// The content of the pages is nobody's any more (no slot in them is in use, no live object, and everybody
+// can see that), and they are about to be given back: what is kept of them elsewhere is forgotten, so
+// that the next touch finds zeros, and none of them goes away before it was looked at anew. Returns at once
+// where no page is away. Any thread, with locks of the allocator; preserves errno.
 void page_state_release(uintptr_t address, size_t bytes);
-// Who keeps pages that are away. Set once, before the first page goes.
-typedef void page_state_release_fn(uintptr_t address, size_t bytes);
-void page_state_set_keeper(page_state_release_fn *release);
+// The same, without waiting for a child that needs one of the pages: then false, and the content of some may
+// come back.
+bool page_state_try_release(uintptr_t address, size_t bytes) FIRN_CHECKED;
+// Whether somebody keeps watch over a page of the range, or did in the process that this one was forked
+// from: it is not to be mapped anew, and one that was given back may have something in it. With LOCK_LARGE
+// what is said of large objects stays true while one of them is busy.
+bool page_state_is_kept(uintptr_t address, size_t bytes) FIRN_CHECKED;
+
+// Who keeps pages that are away. Set once, before the first page goes. `may_wait`: else false where it
+// would have to.
+struct page_state_keeper {
+    bool (*release)(uintptr_t address, size_t bytes, bool may_wait);
+    bool (*is_kept)(uintptr_t address, size_t bytes);
+};
+void page_state_set_keeper(const struct page_state_keeper *keeper);
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "src/base/align.h"
 #include "src/base/fatal.h"
+#include "src/meta/page_state.h"
 #include "src/span/carve.h"
 
 #include <errno.h>
@@ -130,7 +131,8 @@ bool adjust_extend(struct tract *tract, struct run *run, size_t bytes) {
 // Guards pages cut off a live object, and gives their memory back. A mapping that map_move left is
 // renewed first, or the guards would stay apart from their surroundings for good.
 static bool adjust_close(struct tract *tract, const struct run *run, uintptr_t at, size_t bytes) {
-    if (run->pieces > 0 && !map_renew(&tract->range, at, bytes)) {
+    if (run->pieces > 0 &&
+        (page_state_is_kept(at, bytes) || !map_renew(&tract->range, at, bytes))) {
         map_purge(at, bytes);
     }
     if (map_guard(at, bytes)) {
@@ -156,6 +158,7 @@ bool adjust_shrink(struct tract *tract, struct run *run, size_t bytes, struct ru
         }
         bool is_closed = adjust_close(tract, run, end, less);
         adjust_set_end(tract, run, end);
+        page_state_release(end, less); // now that the object ends before it
         page_map_set(&tract->map, next->start, NULL);
         next->start = end;
         next->is_guarded = next->is_guarded && is_closed;
@@ -170,6 +173,7 @@ bool adjust_shrink(struct tract *tract, struct run *run, size_t bytes, struct ru
     cut->pieces = run->pieces;
     cut->is_guarded = adjust_close(tract, run, cut->start, cut->body - cut->start);
     adjust_set_end(tract, run, end);
+    page_state_release(cut->start, cut->body - cut->start);
     tract_link(tract, cut);
     *tail = cut;
     return true;

@@ -8,6 +8,7 @@
 #include "src/base/fatal.h"
 #include "src/base/text.h"
 #include "src/meta/arena.h"
+#include "src/meta/page_state.h"
 #include "src/os/caps.h"
 #include "src/os/clock.h"
 #include "src/span/adjust.h"
@@ -213,7 +214,10 @@ void *large_alloc(size_t size, size_t align, bool *is_zero) {
         is_resident = run->is_resident;
     }
     lock_release(&large->lock);
-    if (FIRN_LARGE_RETIRE && object != NULL) {
+    if (object != NULL && page_state_is_kept((uintptr_t)object, bytes)) {
+        // A forked child's memory may still be being filled with what its parent had there.
+        *is_zero = false;
+    } else if (FIRN_LARGE_RETIRE && object != NULL) {
         large_verify((uintptr_t)object, bytes, is_resident);
         *is_zero = true;
     }
@@ -270,7 +274,9 @@ static struct run *large_move(struct run *run, size_t bytes, struct release_batc
         return NULL;
     }
     size_t old_bytes = run_object_bytes(run);
-    bool can_move = large_can_move(run);
+    // What is watched must stay where it is: a move would lose pages that are away, and the watch.
+    bool can_move = large_can_move(run) && !page_state_is_kept(run->object, old_bytes) &&
+                    !page_state_is_kept(to->object, bytes);
     enum move_result result = MOVE_COPIED;
     large_count_in(to, run->size);
     run->state = RUN_LEAVING;
@@ -352,6 +358,47 @@ void *large_resize(uintptr_t address, size_t size, enum large_kind *kind) {
     lock_release(&large->lock);
     errno = object != NULL || *kind != LARGE_LIVE ? saved : ENOMEM;
     return object;
+}
+
+// ---- for who watches pages of large objects ----
+
+// No lock: set at start.
+bool large_watch_range(uintptr_t *from, uintptr_t *until) {
+    const struct tract *tract = &large->space.tracts[0];
+    lock_acquire(&large->lock);
+    *from = tract->range.base;
+    *until = tract->frontier;
+    bool is_fit = large->space.count > 0 && !tract->is_exact && caps_has(CAP_GUARD_MARKER);
+    lock_release(&large->lock);
+    return is_fit && *from < *until;
+}
+
+uint64_t large_fingerprint(uintptr_t from, uintptr_t until) {
+    const struct tract *tract = &large->space.tracts[0];
+    uint64_t print = 0;
+    lock_acquire(&large->lock);
+    uintptr_t at = from > tract->range.base ? from : tract->range.base;
+    until = until < tract->frontier ? until : tract->frontier;
+    while (at < until) {
+        const struct run *run = page_map_get_before(&tract->map, at);
+        if (run == NULL || run->end <= at) {
+            break;
+        }
+        if (run->state == RUN_LIVE && run->end > from) {
+            print = (print ^ run->object) * UINT64_C(0x9e3779b97f4a7c15);
+            print = (print ^ run->end) * UINT64_C(0x9e3779b97f4a7c15) | 1;
+        }
+        at = run->end;
+    }
+    lock_release(&large->lock);
+    return print;
+}
+
+bool large_while_settled(bool (*act)(void *context), void *context) {
+    lock_acquire(&large->lock);
+    bool is_done = large->busy == 0 && !large->space.tracts[0].is_exact && act(context);
+    lock_release(&large->lock);
+    return is_done;
 }
 
 // ---- statistics and fork ----

@@ -92,6 +92,15 @@ void large_stats(struct large_stats *out);
 // in hand outside of the lock, unless `is_urgent`: the addresses of such runs are then lost.
 bool large_release(bool is_urgent) FIRN_CHECKED;
 
+// For who watches pages of large objects (the cold tier). The part of the main reservation that has any, all
+// of it one readable and writable mapping, but for what was moved; false where it is not that.
+bool large_watch_range(uintptr_t *from, uintptr_t *until) FIRN_CHECKED;
+// A number that changes with the live objects that lie in a part of it; 0: there are none.
+uint64_t large_fingerprint(uintptr_t from, uintptr_t until);
+// Calls `act` with the lock held and no object or freed memory in any thread's hands outside of it. False,
+// and it was not called, when there is; else what it says.
+bool large_while_settled(bool (*act)(void *context), void *context) FIRN_CHECKED;
+
 // Fork: before, in the parent after, in the child after. `in_child` resets the lock.
 void large_before_fork(void);
 void large_after_fork(bool in_child);

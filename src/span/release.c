@@ -2,6 +2,7 @@
 
 #include "src/base/config.h"
 #include "src/base/fatal.h"
+#include "src/meta/page_state.h"
 #include "src/meta/root.h"
 #include "src/os/caps.h"
 #include "src/os/clock.h"
@@ -84,6 +85,13 @@ static bool can_close(const struct run *run) {
            (run->pieces == 0 || !tract_of(run)->is_exact);
 }
 
+// What is away of a cached run would come back some time; its guards may be anywhere by then. False: it
+// cannot be forgotten now.
+static bool is_forgotten(struct run *run) {
+    run->state = RUN_BUSY; // before: what is not live goes away no more
+    return page_state_try_release(run->body, run_body_bytes(run));
+}
+
 void release_discard(struct release_batch *batch, struct run *run, uintptr_t object) {
     if (run_body_bytes(run) > RELEASE_KEEP_MOST || large->delay_ns == 0) {
         release_purge(batch, run);
@@ -91,8 +99,10 @@ void release_discard(struct release_batch *batch, struct run *run, uintptr_t obj
         add(batch, run, RELEASE_CLOSE, object);
     } else if (FIRN_LARGE_RETIRE) {
         add(batch, run, RELEASE_WIPE, object);
-    } else {
+    } else if (is_forgotten(run)) {
         keep(batch, run);
+    } else {
+        release_purge(batch, run);
     }
 }
 
@@ -122,6 +132,9 @@ static void close_body(struct release_entry *entry) {
 
 static void work(struct release_entry *entry) {
     struct run *run = entry->run;
+    if (entry->action == RELEASE_WIPE || entry->action == RELEASE_CLOSE) {
+        page_state_release(run->body, run_body_bytes(run)); // what is away reads as zeros
+    }
     switch (entry->action) {
     case RELEASE_WIPE:
         wipe(entry);

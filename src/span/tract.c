@@ -6,6 +6,7 @@
 #include "src/base/align.h"
 #include "src/base/fatal.h"
 #include "src/meta/arena.h"
+#include "src/meta/page_state.h"
 #include "src/os/caps.h"
 
 #include <errno.h>
@@ -162,10 +163,13 @@ void tract_purge(const struct tract *tract, struct run *run) {
     if (bytes == 0) {
         return;
     }
+    page_state_release(run->body, bytes);
+    // A mapping that is watched stays, with its pieces.
+    bool is_renewed = (run->pieces > 0 || tract_has_splits()) && !tract->is_exact &&
+                      !page_state_is_kept(run->body, bytes);
     if (tract->is_exact) {
         map_decommit(&tract->range, run->body, bytes);
-    } else if (!(run->pieces > 0 || tract_has_splits()) ||
-               !map_renew(&tract->range, run->body, bytes)) {
+    } else if (!is_renewed || !map_renew(&tract->range, run->body, bytes)) {
         map_purge(run->body, bytes);
     }
     errno = saved;

@@ -60,7 +60,10 @@ static bool is_right(const struct item *item) {
 }
 
 static void make(struct worker *w, struct item *item) {
-    item->bytes = 1 + (uint32_t)rng_below(&w->rng, 1800);
+    // A few are large blocks.
+    bool is_large = rng_below(&w->rng, 1024) == 0;
+    item->bytes = is_large ? 33000 + (uint32_t)rng_below(&w->rng, 400000)
+                           : 1 + (uint32_t)rng_below(&w->rng, 1800);
     item->seed = (uint32_t)rng_next(&w->rng);
     item->p = malloc(item->bytes);
     STRESS_CHECK(item->p != NULL, "malloc(%u) failed", item->bytes);
@@ -77,11 +80,25 @@ static void check(struct worker *w, const struct item *item) {
     w->checks++;
 }
 
+static void resize(struct worker *w, struct item *item) {
+    uint32_t old = item->bytes;
+    check(w, item);
+    item->bytes = 1 + (uint32_t)rng_below(&w->rng, 2u * old);
+    item->p = realloc(item->p, item->bytes);
+    STRESS_CHECK(item->p != NULL, "realloc(%u) failed", item->bytes);
+    for (uint32_t i = 0; i < (old < item->bytes ? old : item->bytes); i++) {
+        STRESS_CHECK(item->p[i] == byte_of(item, i), "byte %u is lost from %u to %u bytes", i, old,
+                     item->bytes);
+    }
+    item->bytes = item->bytes < 500000 ? item->bytes : 500000;
+    fill(item);
+}
+
 // The kernel reads a block that may be away, and writes to another one.
 static void pass_through_kernel(struct worker *w) {
     struct item *from = pick(w), *to = pick(w);
     int ends[2];
-    if (from == to || pipe(ends) != 0) {
+    if (from == to || from->bytes > 4096 || pipe(ends) != 0) {
         return;
     }
     free(to->p);
@@ -116,6 +133,9 @@ static void step(struct worker *w) {
     case 3:
         free(item->p);
         make(w, item);
+        break;
+    case 4:
+        resize(w, item);
         break;
     default:
         check(w, item);
