@@ -73,7 +73,9 @@ void hint_hot(uintptr_t address, size_t bytes) {
     for (uintptr_t at = r.from; at < r.until; at += FIRN_PAGE) {
         struct chunk *c = table_find(at);
         if (c != NULL) {
-            set(c->wanted, table_index(c, at));
+            unsigned i = table_index(c, at);
+            atomic_fetch_and(&c->wished[i / 64], ~((uint64_t)1 << i % 64));
+            set(c->wanted, i);
             bring_back(at);
         }
     }
