@@ -213,8 +213,12 @@ unsigned merge_purge_empty(struct span *s, struct purge_list *l) {
             purged++;
         }
         if (at > from) {
-            page_state_release(from, at - from);
-            purge_add(l, from, at - from);
+            if (page_state_is_inherited(from, at - from)) {
+                page_state_purge(from, at - from);
+            } else {
+                page_state_release(from, at - from);
+                purge_add(l, from, at - from);
+            }
         }
         at += FIRN_PAGE;
     }

@@ -42,10 +42,15 @@ static enum phase phase_now(void) {
 
 // ---- the rest of the heap -------------------------------------------------------------------------
 
-// fault_taken_fn. Sequentially consistent: see claim in freeze.c.
+static bool is_claimed(struct chunk *c) {
+    return atomic_load(&c->is_claimed);
+}
+
+// fault_taken_fn. Sequentially consistent: see take_small in claim.c. In a forked child until its parent has
+// no more business there: see is_kept.
 static bool is_taken(uintptr_t address) {
-    struct chunk *c = phase_now() == RUNNING ? table_find(address) : NULL;
-    return c != NULL && atomic_load(&c->is_claimed);
+    struct chunk *c = table_find(address);
+    return c != NULL && is_claimed(c);
 }
 
 // True when the page is not away any more, or never was.
@@ -64,10 +69,6 @@ static bool release_page(uintptr_t address) {
     default:
         return true;
     }
-}
-
-static bool is_claimed(struct chunk *c) {
-    return atomic_load(&c->is_claimed);
 }
 
 // All pages of the range that lie in the chunk of the first: *at is behind them then.
@@ -112,7 +113,11 @@ static bool is_kept(uintptr_t address, size_t bytes) {
     return false;
 }
 
-static const struct page_state_keeper keeper = {release, is_kept};
+static bool is_inherited(uintptr_t address, size_t bytes) {
+    return phase_now() != RUNNING && is_kept(address, bytes);
+}
+
+static const struct page_state_keeper keeper = {release, is_kept, is_inherited};
 
 // ---- start --------------------------------------------------------------------------------------
 
@@ -136,19 +141,10 @@ static bool is_locked(void) {
     return false;
 }
 
-// In a forked child all this describes the parent.
+// In a forked child all this describes the parent. Not yet what page_state_purge goes by.
 static void forget_parent(void) {
-    static const enum page_state before_fresh[] = {PAGE_RESIDENT, PAGE_TRACKED, PAGE_STAGED,
-                                                   PAGE_FROZEN};
     lock_reset(&cold_lock);
     for (struct chunk *c = table_first(); c != NULL; c = c->next) {
-        for (unsigned i = 0; i < CHUNK_PAGES; i++) {
-            uintptr_t at = c->base + ((uintptr_t)i << FIRN_PAGE_SHIFT);
-            (void)!page_state_move(at, PAGE_THAWING, PAGE_RESIDENT);
-            for (unsigned k = 0; k < sizeof before_fresh / sizeof before_fresh[0]; k++) {
-                (void)!page_state_move(at, before_fresh[k], PAGE_FRESH);
-            }
-        }
         memset(c->pages, 0, sizeof c->pages);
         c->registered = 0;
         c->wait = c->rest = 0;
@@ -159,8 +155,22 @@ static void forget_parent(void) {
     cold_store_abandon();
 }
 
+static void forget_states(const struct chunk *c) {
+    static const enum page_state before_fresh[] = {PAGE_RESIDENT, PAGE_TRACKED, PAGE_STAGED,
+                                                   PAGE_FROZEN};
+    for (unsigned i = 0; i < CHUNK_PAGES; i++) {
+        uintptr_t at = c->base + ((uintptr_t)i << FIRN_PAGE_SHIFT);
+        (void)!page_state_move(at, PAGE_THAWING, PAGE_RESIDENT);
+        for (unsigned k = 0; k < sizeof before_fresh / sizeof before_fresh[0]; k++) {
+            (void)!page_state_move(at, before_fresh[k], PAGE_FRESH);
+        }
+    }
+}
+
+// And the parent has filled in all that was missing.
 static void forget_claims(void) {
     for (struct chunk *c = table_first(); c != NULL; c = c->next) {
+        forget_states(c);
         atomic_store(&c->is_claimed, false);
     }
 }

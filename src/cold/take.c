@@ -19,10 +19,7 @@ static void unstage(struct chunk *c, uintptr_t address) {
     struct cold_page *p = table_page(c, address);
     p->holds = HOLDS_NOTHING;
     table_count_away(c, -1);
-    // Else it was released meanwhile.
-    if (page_state_move(address, PAGE_STAGED, PAGE_THAWING)) {
-        FIRN_ENSURE(page_state_move(address, PAGE_THAWING, PAGE_RESIDENT));
-    }
+    FIRN_ENSURE(page_state_move(address, PAGE_THAWING, PAGE_RESIDENT));
 }
 
 static void refuse(struct chunk *c, uintptr_t address) {
@@ -33,18 +30,20 @@ static void refuse(struct chunk *c, uintptr_t address) {
     count(&refused, 1);
 }
 
-// With cold_lock. How many of the pages were marked, from the first on.
+// With cold_lock. How many of the pages were marked, from the first on. A page is THAWING until it was moved: who
+// releases it waits so long. Or its memory could be in use again by then, and what was written there would be
+// moved away.
 static uint32_t mark_staged(struct chunk *c, uintptr_t address, uint32_t n, uint32_t slot) {
     for (uint32_t i = 0; i < n; i++) {
         uintptr_t at = address + ((uintptr_t)i << FIRN_PAGE_SHIFT);
         struct cold_page *p = table_page(c, at);
         (void)!page_state_move(at, PAGE_RESIDENT, PAGE_TRACKED);
-        if (p->holds != HOLDS_NOTHING || !page_state_move(at, PAGE_TRACKED, PAGE_STAGED)) {
+        if (p->holds != HOLDS_NOTHING || !page_state_move(at, PAGE_TRACKED, PAGE_STAGED) ||
+            !page_state_move(at, PAGE_STAGED, PAGE_THAWING)) {
             return i;
         }
         if (table_is_excluded(c, at)) { // after it was marked: see hint_exclude
-            (void)(page_state_move(at, PAGE_STAGED, PAGE_THAWING) &&
-                   page_state_move(at, PAGE_THAWING, PAGE_RESIDENT));
+            FIRN_ENSURE(page_state_move(at, PAGE_THAWING, PAGE_RESIDENT));
             return i;
         }
         p->at.slot = slot + i;
@@ -64,6 +63,9 @@ static uint64_t move_marked(struct chunk *c, uintptr_t address, uint32_t n, uint
         uintptr_t at = address + ((uintptr_t)done << FIRN_PAGE_SHIFT);
         size_t moved;
         enum missing_result result = missing_move(at, stage_address(slot + done), bytes, &moved);
+        for (size_t k = 0; k < moved; k += FIRN_PAGE) {
+            FIRN_ENSURE(page_state_move(at + k, PAGE_THAWING, PAGE_STAGED));
+        }
         done += (uint32_t)(moved >> FIRN_PAGE_SHIFT);
         count(&staged, moved >> FIRN_PAGE_SHIFT);
         if (result == MISSING_DONE) {

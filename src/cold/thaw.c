@@ -157,7 +157,7 @@ static void give_zeros(int who, struct chunk *c, uintptr_t address) {
         at += FIRN_PAGE;
     }
     enum missing_result result = missing_fill_zero(who, address, at - address);
-    if (result == MISSING_GONE) { // it reaches beyond what is registered
+    if (result == MISSING_NOWHERE) { // it reaches beyond what is registered
         result = missing_fill_zero(who, address, FIRN_PAGE);
     }
     if (result != MISSING_DONE) {

@@ -17,7 +17,7 @@
 FIRN_NORETURN void thaw_run(void);
 
 // With cold_lock: the page, which is STAGED or FROZEN, and its state. MISSING_DONE; MISSING_AGAIN with
-// nothing changed; MISSING_GONE when the page was released meanwhile, or there is no memory.
+// nothing changed; another result when the page was released meanwhile.
 enum missing_result thaw_page(struct chunk *c, uintptr_t address);
 
 // Children whose holes are being filled. Changes only under cold_lock.

@@ -2,8 +2,11 @@
 // frozen: spans are given back in every process.
 #include "src/meta/page_state.h"
 
+#include "src/os/map.h"
+
 #include <stdatomic.h>
 #include <stddef.h>
+#include <string.h>
 
 static _Atomic(const struct page_state_keeper *) keeper;
 
@@ -26,4 +29,44 @@ bool page_state_try_release(uintptr_t address, size_t bytes) {
 bool page_state_is_kept(uintptr_t address, size_t bytes) {
     const struct page_state_keeper *k = atomic_load_explicit(&keeper, memory_order_acquire);
     return FIRN_UNLIKELY(k != NULL) && k->is_kept(address, bytes);
+}
+
+bool page_state_is_inherited(uintptr_t address, size_t bytes) {
+    const struct page_state_keeper *k = atomic_load_explicit(&keeper, memory_order_acquire);
+    return FIRN_UNLIKELY(k != NULL) && k->is_inherited(address, bytes);
+}
+
+static bool is_away(uintptr_t page) {
+    enum page_state state = page_state_get(page);
+    return state == PAGE_STAGED || state == PAGE_FROZEN || state == PAGE_THAWING;
+}
+
+// The states are the parent's at the moment of the fork: what was away then may be filled at any time, but
+// only where nothing is. So there zeros are left, and all else can go.
+static FIRN_COLD void purge_inherited(uintptr_t address, size_t bytes) {
+    for (uintptr_t at = address, end = address + bytes; at < end;) {
+        uintptr_t from = at;
+        while (at < end && !is_away(at)) {
+            at += FIRN_PAGE;
+        }
+        if (at > from) {
+            map_purge(from, at - from);
+        }
+        for (; at < end && is_away(at); at += FIRN_PAGE) {
+            memset((void *)at, 0, FIRN_PAGE); // NOLINT(performance-no-int-to-ptr)
+        }
+    }
+}
+
+void page_state_purge(uintptr_t address, size_t bytes) {
+    page_state_release(address, bytes);
+    if (FIRN_UNLIKELY(page_state_is_inherited(address, bytes))) {
+        purge_inherited(address, bytes);
+    } else {
+        map_purge(address, bytes);
+    }
+}
+
+bool page_state_guard(uintptr_t address, size_t bytes) {
+    return !page_state_is_inherited(address, bytes) && map_guard(address, bytes);
 }

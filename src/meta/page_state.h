@@ -64,11 +64,22 @@ bool page_state_try_release(uintptr_t address, size_t bytes) FIRN_CHECKED;
 // what is said of large objects stays true while one of them is busy.
 bool page_state_is_kept(uintptr_t address, size_t bytes) FIRN_CHECKED;
 
+// In a forked child: whether its parent may still fill in a page of the range that was away when it forked.
+// It does where nothing is, a guard marker included, whatever was done to the page in between.
+bool page_state_is_inherited(uintptr_t address, size_t bytes) FIRN_CHECKED;
+
+// page_state_release and map_purge: the pages read as zeros from now on, also where they are inherited. There
+// those that were away are overwritten instead of given back.
+void page_state_purge(uintptr_t address, size_t bytes);
+// map_guard, where it would hold. Nothing is released.
+bool page_state_guard(uintptr_t address, size_t bytes) FIRN_CHECKED;
+
 // Who keeps pages that are away. Set once, before the first page goes. `may_wait`: else false where it
 // would have to.
 struct page_state_keeper {
     bool (*release)(uintptr_t address, size_t bytes, bool may_wait);
     bool (*is_kept)(uintptr_t address, size_t bytes);
+    bool (*is_inherited)(uintptr_t address, size_t bytes);
 };
 void page_state_set_keeper(const struct page_state_keeper *keeper);
 

@@ -208,9 +208,12 @@ static enum missing_result judge(long result) {
     case EEXIST:
         return MISSING_THERE;
     case EAGAIN:
+    case ENOMEM:
         return MISSING_AGAIN;
     case EBUSY:
         return MISSING_BUSY;
+    case ENOENT:
+        return MISSING_NOWHERE;
     default:
         return MISSING_GONE;
     }

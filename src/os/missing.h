@@ -64,9 +64,10 @@ void missing_close_child(int child);
 enum missing_result {
     MISSING_DONE,
     MISSING_THERE, // there is a page already; who waits for it has been woken
-    MISSING_AGAIN, // a fork is under way whose event has not been read
+    MISSING_AGAIN, // a fork is under way whose event has not been read, or there is no memory for now
     MISSING_BUSY,  // the page is shared with a child, or in use by a device: it cannot be moved
-    MISSING_GONE   // the child is, or there is no memory for a page
+    MISSING_NOWHERE, // nothing is registered there, or nothing is there to be moved
+    MISSING_GONE     // the child is
 };
 // Fills the page at `address` and wakes who waits for it. Atomic: nobody sees half of it.
 enum missing_result missing_fill(int child, uintptr_t address, const void *page);

@@ -195,8 +195,7 @@ static void purge_batch(unsigned class_index, struct span *batch[], unsigned n) 
         if (is_rationed) {
             map_decommit(&FIRN_ROOT.data, FIRN_ROOT.small_base + offsets[i], run * span_bytes);
         } else {
-            page_state_release(FIRN_ROOT.small_base + offsets[i], run * span_bytes);
-            map_purge(FIRN_ROOT.small_base + offsets[i], run * span_bytes);
+            page_state_purge(FIRN_ROOT.small_base + offsets[i], run * span_bytes);
         }
         i += run;
     }

@@ -68,14 +68,14 @@ static bool adjust_take_front(struct tract *tract, struct run *next, size_t byte
         return false;
     }
     if (tract->is_exact && !tract_commit(tract, next->body, body)) {
-        next->is_guarded = map_guard(next->start, next->body - next->start);
+        next->is_guarded = page_state_guard(next->start, next->body - next->start);
         return false;
     }
     tract_unbin(tract, next);
     page_map_set(&tract->map, next->start, NULL);
     next->start = start;
     next->body = body;
-    next->is_guarded = map_guard(start, body - start);
+    next->is_guarded = page_state_guard(start, body - start);
     tract_link(tract, next);
     tract_bin(tract, next);
     return true;
@@ -94,7 +94,7 @@ static bool adjust_take_all(struct tract *tract, struct run *next, struct run *a
         return false;
     }
     if (tract->is_exact && !tract_commit(tract, next->body, next->end)) {
-        next->is_guarded = map_guard(next->start, next->body - next->start);
+        next->is_guarded = page_state_guard(next->start, next->body - next->start);
         return false;
     }
     tract_unbin(tract, next);
@@ -133,12 +133,12 @@ bool adjust_extend(struct tract *tract, struct run *run, size_t bytes) {
 static bool adjust_close(struct tract *tract, const struct run *run, uintptr_t at, size_t bytes) {
     if (run->pieces > 0 &&
         (page_state_is_kept(at, bytes) || !map_renew(&tract->range, at, bytes))) {
-        map_purge(at, bytes);
+        page_state_purge(at, bytes);
     }
-    if (map_guard(at, bytes)) {
+    if (page_state_guard(at, bytes)) {
         return true;
     }
-    map_purge(at, bytes);
+    page_state_purge(at, bytes);
     return false;
 }
 

@@ -4,6 +4,7 @@
 
 #include "src/base/align.h"
 #include "src/base/fatal.h"
+#include "src/meta/page_state.h"
 
 #include <errno.h>
 
@@ -87,7 +88,7 @@ static struct run *carve_grow_new(struct tract *tract, size_t bytes, size_t alig
     run->start = tract->frontier;
     run->body = run->start + lead;
     run->end = run->start + step;
-    run->is_guarded = map_guard(run->start, lead);
+    run->is_guarded = page_state_guard(run->start, lead);
     tract->frontier = run->end;
     tract_link(tract, run);
     tract_bin(tract, run);
@@ -192,7 +193,7 @@ static struct run *carve_piece(struct tract *tract, const struct run *run, uintp
     piece->state = run->state;
     piece->free_ns = run->free_ns;
     piece->is_resident = run->is_resident;
-    piece->is_guarded = map_guard(start, body - start);
+    piece->is_guarded = page_state_guard(start, body - start);
     return piece;
 }
 
@@ -223,7 +224,7 @@ static struct run *carve_front(struct tract *tract, struct run *run,
         return cut;
     }
     if (run->body < plan->object) {
-        run->is_guarded = map_guard(run->body, plan->object - run->body) && run->is_guarded;
+        run->is_guarded = page_state_guard(run->body, plan->object - run->body) && run->is_guarded;
     }
     run->body = plan->object;
     run->end = plan->end;

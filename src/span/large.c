@@ -214,8 +214,8 @@ void *large_alloc(size_t size, size_t align, bool *is_zero) {
         is_resident = run->is_resident;
     }
     lock_release(&large->lock);
-    if (object != NULL && page_state_is_kept((uintptr_t)object, bytes)) {
-        // A forked child's memory may still be being filled with what its parent had there.
+    if (object != NULL && page_state_is_inherited((uintptr_t)object, bytes)) {
+        // What was done to it before the fork, in the middle of which its page was away, is not undone.
         *is_zero = false;
     } else if (FIRN_LARGE_RETIRE && object != NULL) {
         large_verify((uintptr_t)object, bytes, is_resident);

@@ -122,7 +122,7 @@ static void close_body(struct release_entry *entry) {
         tract_purge(tract_of(run), run);
         run->pieces = 0;
     }
-    if (map_guard(run->body, run_body_bytes(run))) {
+    if (page_state_guard(run->body, run_body_bytes(run))) {
         run->is_resident = false;
     } else {
         entry->action = RELEASE_WIPE;
@@ -134,6 +134,8 @@ static void work(struct release_entry *entry) {
     struct run *run = entry->run;
     if (entry->action == RELEASE_WIPE || entry->action == RELEASE_CLOSE) {
         page_state_release(run->body, run_body_bytes(run)); // what is away reads as zeros
+        run->is_resident =
+            run->is_resident && !page_state_is_kept(run->body, run_body_bytes(run));
     }
     switch (entry->action) {
     case RELEASE_WIPE:

@@ -3,6 +3,7 @@
 // included.
 #include "src/span/retire.h"
 
+#include "src/meta/page_state.h"
 #include "src/os/map.h"
 
 #include <string.h>
@@ -38,7 +39,7 @@ static bool wipe_chunk(uintptr_t from, size_t pages) {
     unsigned char residence[RETIRE_PAGES];
     if (!map_find_resident(from, pages * FIRN_PAGE, residence)) {
         if (pages > RETIRE_BLIND) {
-            map_purge(from, pages * FIRN_PAGE);
+            page_state_purge(from, pages * FIRN_PAGE);
             return false;
         }
         zero(from, pages * FIRN_PAGE);
@@ -46,7 +47,7 @@ static bool wipe_chunk(uintptr_t from, size_t pages) {
     }
     unsigned absent = count_absent(residence, pages);
     if (absent > RETIRE_STRETCHES) {
-        map_purge(from, pages * FIRN_PAGE);
+        page_state_purge(from, pages * FIRN_PAGE);
         return false;
     }
     for (size_t at = 0, n; at < pages; at += n) {
@@ -54,7 +55,7 @@ static bool wipe_chunk(uintptr_t from, size_t pages) {
         if ((residence[at] & 1) != 0) {
             zero(from + at * FIRN_PAGE, n * FIRN_PAGE);
         } else {
-            map_purge(from + at * FIRN_PAGE, n * FIRN_PAGE);
+            page_state_purge(from + at * FIRN_PAGE, n * FIRN_PAGE);
         }
     }
     return absent == 0;

@@ -145,7 +145,7 @@ static void tract_release(struct tract *tract, uintptr_t from, uintptr_t to, boo
     bool is_renewed = tract_has_splits() && map_renew(&tract->range, from, to - from);
     if (!is_renewed && !was_guarded) {
         // Pages that could not be guarded may have been written to.
-        map_purge(from, to - from);
+        page_state_purge(from, to - from);
     }
 }
 
@@ -154,7 +154,7 @@ void tract_widen_lead(struct tract *tract, struct run *next, size_t bytes) {
     next->start -= bytes;
     page_map_set(&tract->map, next->start, next);
     page_map_set(&tract->map, next->end - FIRN_PAGE, next);
-    next->is_guarded = map_guard(next->start, bytes) && next->is_guarded;
+    next->is_guarded = page_state_guard(next->start, bytes) && next->is_guarded;
 }
 
 void tract_purge(const struct tract *tract, struct run *run) {
@@ -170,7 +170,7 @@ void tract_purge(const struct tract *tract, struct run *run) {
     if (tract->is_exact) {
         map_decommit(&tract->range, run->body, bytes);
     } else if (!is_renewed || !map_renew(&tract->range, run->body, bytes)) {
-        map_purge(run->body, bytes);
+        page_state_purge(run->body, bytes);
     }
     errno = saved;
 }
@@ -221,7 +221,7 @@ static void tract_reclaim_lead(struct tract *tract, struct run *run, struct run 
         !page_map_prepare(&tract->map, start) || !map_unguard(next->start, lead)) {
         return;
     }
-    next->is_guarded = map_guard(start, next->body - start);
+    next->is_guarded = page_state_guard(start, next->body - start);
     tract_release(tract, next->start, start, was_guarded);
     page_map_set(&tract->map, run->end - FIRN_PAGE, NULL);
     page_map_set(&tract->map, next->start, NULL);

@@ -99,7 +99,7 @@ static void test_moved_away_and_back(void **state) {
     assert_int_equal((uintptr_t)seen, 7);
     // Onto a page that is there, and from where there is none.
     assert_int_equal(missing_move(slot(3), page(2), FIRN_PAGE, &moved), MISSING_THERE);
-    assert_int_equal(missing_move(slot(2), page(1), FIRN_PAGE, &moved), MISSING_GONE);
+    assert_int_equal(missing_move(slot(2), page(1), FIRN_PAGE, &moved), MISSING_NOWHERE);
     assert_int_equal(moved, 0);
     assert_int_equal(missing_move(slot(0), page(0), 2 * FIRN_PAGE, &moved), MISSING_DONE);
     assert_int_equal(missing_move(slot(3), page(3), FIRN_PAGE, &moved), MISSING_DONE);

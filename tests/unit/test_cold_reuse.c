@@ -1,0 +1,151 @@
+// Memory that is freed and used again while the cold tier has, or is about to have, its pages: nothing of what
+// was there before comes back, and nothing of what is written there goes.
+// firn-test: levels=1,2,3 timeout=120 sanitize=none
+#include "src/cold/cold.h"
+
+#include "src/heap/heap.h"
+#include "src/heap/life.h"
+#include "src/meta/page_state.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { BLOCKS = 24000, BYTES = 500, LARGE = 40, LARGE_BYTES = 300000, AFTER_MS = 200 };
+enum { WAIT_MS = 40000 };
+static const uintptr_t site = 0x409000;
+
+static unsigned char *blocks[BLOCKS], *large[LARGE];
+
+static void sleep_ms(unsigned ms) {
+    struct timespec t = {ms / 1000, ms % 1000 * 1000000L};
+    nanosleep(&t, NULL);
+}
+
+static struct cold_stats stats(void) {
+    struct cold_stats s;
+    cold_stats(&s);
+    return s;
+}
+
+static int start(void **state) {
+    (void)state;
+    life_start();
+    cold_choose(true, AFTER_MS, 0, 0);
+    cold_upkeep();
+    return 0;
+}
+
+static void allocate(void) {
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        blocks[i] = heap_alloc(BYTES, site);
+        assert_non_null(blocks[i]);
+        memset(blocks[i], 'a' + (int)(i % 20), BYTES);
+    }
+    for (unsigned i = 0; i < LARGE; i++) {
+        large[i] = heap_alloc(LARGE_BYTES, site);
+        assert_non_null(large[i]);
+        memset(large[i], 'A' + (int)(i % 20), LARGE_BYTES);
+    }
+}
+
+static void release(void) {
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        heap_free(blocks[i], site);
+    }
+    for (unsigned i = 0; i < LARGE; i++) {
+        heap_free(large[i], site);
+    }
+    (void)heap_trim();
+}
+
+static unsigned count_frozen(void) {
+    unsigned n = 0;
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        n += page_state_get((uintptr_t)blocks[i]) == PAGE_FROZEN;
+    }
+    return n;
+}
+
+static bool are_zeros(const unsigned char *p, size_t n) {
+    return p[0] == 0 && memcmp(p, p + 1, n - 1) == 0;
+}
+
+// What is freed is checked, too, when it is handed out: old bytes there would end the process.
+static void use_again(void) {
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        blocks[i] = heap_alloc_zeroed(BYTES, site);
+        if (blocks[i] == NULL || !are_zeros(blocks[i], BYTES)) {
+            _exit(2);
+        }
+    }
+    for (unsigned i = 0; i < LARGE; i++) {
+        large[i] = heap_alloc_zeroed(LARGE_BYTES, site);
+        if (large[i] == NULL || !are_zeros(large[i], LARGE_BYTES)) {
+            _exit(3);
+        }
+    }
+}
+
+// Child: frees all, and gives it back to the kernel. Parent: fills the holes that the child had when it was
+// forked, which are holes again. Child: uses them.
+static void test_a_child_frees_what_its_parent_fills(void **state) {
+    (void)state;
+    allocate();
+    for (unsigned ms = 0; count_frozen() < BLOCKS / 2; ms += 20) {
+        if (stats().reason != NULL) {
+            skip();
+        }
+        assert_true(ms < WAIT_MS);
+        sleep_ms(20);
+    }
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        release();
+        sleep_ms(300);
+        use_again();
+        release();
+        use_again();
+        _exit(0);
+    }
+    int status = -1;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    release();
+}
+
+// Cold tier: marks pages of a block as staged. Program: frees the block, gets the same memory for another one and
+// writes to it. Cold tier: moves what is there now.
+static void test_a_block_is_freed_while_it_goes(void **state) {
+    (void)state;
+    enum { ROUNDS = 800, SIZE = 400000 };
+    if (stats().reason != NULL) {
+        skip();
+    }
+    cold_choose(true, 60000, 0, 0);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        unsigned char *p = heap_alloc(SIZE, site);
+        assert_non_null(p);
+        memset(p, 'a' + (int)(round % 20), SIZE);
+        cold_hint_cold((uintptr_t)p, SIZE);
+        for (volatile unsigned spin = 0; spin < round % 64 * 4000; spin++) {
+        }
+        assert_true(p[0] == 'a' + (int)(round % 20) && memcmp(p, p + 1, SIZE - 1) == 0);
+        heap_free(p, site);
+    }
+    cold_choose(true, AFTER_MS, 0, 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_child_frees_what_its_parent_fills),
+        cmocka_unit_test(test_a_block_is_freed_while_it_goes),
+    };
+    return cmocka_run_group_tests(tests, start, NULL);
+}
