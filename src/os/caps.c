@@ -138,7 +138,7 @@ static void probe_limits(void) {
 
 void caps_probe(uint32_t mask) {
     int saved = errno;
-    uint32_t found = CAP_FAULT_EVENT | CAP_FAULT_SIGNAL | CAP_SECRET;
+    uint32_t found = CAP_FAULT_EVENT | CAP_FAULT_SIGNAL | CAPS_RARE;
     probe_limits();
     void *page = map_trial(FIRN_PAGE, 0, PROT_READ | PROT_WRITE, 0);
     if (page != MAP_FAILED) {
@@ -147,7 +147,7 @@ void caps_probe(uint32_t mask) {
     }
     found |= has_reserve() ? CAP_RESERVE : 0u;
     found |= has_getrandom() ? CAP_GETRANDOM : 0u;
-    found |= prctl(PR_GET_SECCOMP, 0, 0, 0, 0) <= 0 ? CAP_RESIDENCE | CAP_PURGE_LIST : 0u;
+    found &= prctl(PR_GET_SECCOMP, 0, 0, 0, 0) <= 0 ? UINT32_MAX : ~(uint32_t)CAPS_RARE;
     atomic_store_explicit(&present, found & mask, memory_order_relaxed);
     errno = saved;
 }

@@ -17,10 +17,14 @@ enum cap {
     // Tried when first needed (os/fault.h, os/secret.h), not at start: set unless masked.
     CAP_FAULT_EVENT = 1u << 7,
     CAP_FAULT_SIGNAL = 1u << 8,
-    CAP_SECRET = 1u << 9,     // memfd_secret (os/secret.h)
-    CAP_RESIDENCE = 1u << 10, // mincore, while no filter of system calls is in place
-    CAP_PURGE_LIST = 1u << 11, // likewise; process_madvise of the process itself (os/purge.h)
-    CAP_ALL = (1u << 12) - 1
+    CAP_SECRET = 1u << 9,      // memfd_secret (os/secret.h)
+    CAP_RESIDENCE = 1u << 10,  // mincore
+    CAP_PURGE_LIST = 1u << 11, // process_madvise of the process itself (os/purge.h)
+    CAP_BORROW = 1u << 12,     // pidfd_getfd (os/keep.h)
+    // Not used once a filter of system calls is in place: systemd's @system-service ends a process for
+    // all but process_madvise.
+    CAPS_RARE = CAP_SECRET | CAP_RESIDENCE | CAP_PURGE_LIST | CAP_BORROW,
+    CAP_ALL = (1u << 13) - 1
 };
 
 struct limits {

@@ -3,8 +3,11 @@
 // for the rest.
 #include "src/os/keep.h"
 
+#include "src/os/caps.h"
+
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -48,7 +51,8 @@ int keep_descriptor(const struct keep *k) {
 
 int keep_borrow(const struct keep *k) {
     const int saved = errno;
-    long process = k->fd >= 0 ? syscall(SYS_pidfd_open, (int)syscall(SYS_getpid), 0) : -1;
+    const bool may = k->fd >= 0 && caps_has(CAP_BORROW);
+    long process = may ? syscall(SYS_pidfd_open, (int)syscall(SYS_getpid), 0) : -1;
     long fd = process >= 0 ? syscall(SYS_pidfd_getfd, (int)process, k->fd, 0) : -1;
     if (process >= 0) {
         syscall(SYS_close, (int)process);

@@ -20,7 +20,7 @@ void keep_copy(struct keep *k, int fd);
 // The copy, or -1 when there is none or it is no longer the file it was. Preserves errno.
 int keep_descriptor(const struct keep *k);
 // For a thread whose descriptor table is not the program's: a copy of the program's, in that thread's, for
-// the thread to close; -1. Preserves errno.
+// the thread to close; -1, also where there is a filter of system calls. Preserves errno.
 int keep_borrow(const struct keep *k);
 
 #endif

@@ -88,8 +88,14 @@ void missing_open_error(void) {
     if (!is_outside) {
         return;
     }
-    long process = syscall(SYS_pidfd_open, (int)syscall(SYS_getpid), 0);
-    long fd = process >= 0 ? syscall(SYS_pidfd_getfd, (int)process, ERROR, 0) : -1;
+    long fd;
+    if (caps_has(CAP_BORROW)) {
+        long process = syscall(SYS_pidfd_open, (int)syscall(SYS_getpid), 0);
+        fd = process >= 0 ? syscall(SYS_pidfd_getfd, (int)process, ERROR, 0) : -1;
+    } else { // opened anew: all but sockets can be
+        fd = syscall(SYS_openat, AT_FDCWD, "/proc/self/fd/2",
+                     O_WRONLY | O_APPEND | O_NOCTTY | O_CLOEXEC);
+    }
     if (fd >= 0 && fd != ERROR) {
         syscall(SYS_dup3, (int)fd, ERROR, 0);
     }

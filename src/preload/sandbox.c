@@ -26,8 +26,7 @@ void firn_notice_call(long number, long first);
 void firn_notice_call(long number, long first) {
     if (number == SYS_seccomp ? first == SECCOMP_SET_MODE_STRICT || first == SECCOMP_SET_MODE_FILTER
                               : first == PR_SET_SECCOMP) {
-        caps_forget(CAP_RESIDENCE);
-        caps_forget(CAP_PURGE_LIST);
+        caps_forget(CAPS_RARE);
         if (firn_has_keeper) {
             keeper_forbid("a filter of system calls came");
         }

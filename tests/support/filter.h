@@ -12,7 +12,9 @@ enum filter_kind {
     FILTER_OPENSSH, // what sshd's child may do before the user has logged in
     FILTER_STRICT, // read, write and the end of the thread: the kernel's own strict mode, by SIGKILL
     FILTER_WRITE,  // write and exit_group
-    FILTER_NO_FORK // everything; a new process or thread is refused with EAGAIN
+    FILTER_SERVICE, // systemd's @system-service
+    FILTER_DOCKER,  // Docker's default profile
+    FILTER_NO_FORK  // everything; a new process or thread is refused with EAGAIN
 };
 
 enum filter_way {
