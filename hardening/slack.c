@@ -42,6 +42,18 @@ bool slack_is_filled(uintptr_t from, uintptr_t to) {
     return change == 0;
 }
 
+void slack_flip(uintptr_t from, uintptr_t to, unsigned char *copy) {
+    for (; from < to && from % WORD != 0; from++) {
+        *copy++ ^= byte_for(from);
+    }
+    for (; from < to; from += WORD, copy += WORD) {
+        uint64_t word;
+        memcpy(&word, copy, sizeof word);
+        word ^= word_for(from);
+        memcpy(copy, &word, sizeof word);
+    }
+}
+
 FIRN_NOINLINE void slack_check(uintptr_t address, size_t slot_bytes, const char *api,
                                uintptr_t site) {
     if (FIRN_LIKELY(slack_is_whole(address, slot_bytes))) {

@@ -23,6 +23,8 @@
 // Fills [from, to), or tells whether it still is as it was filled. `to` is a multiple of 8. Any thread.
 void slack_fill(uintptr_t from, uintptr_t to);
 bool slack_is_filled(uintptr_t from, uintptr_t to) FIRN_CHECKED;
+// Takes the filling of [from, to) out of a copy of these bytes, or puts it there: exclusive or.
+void slack_flip(uintptr_t from, uintptr_t to, unsigned char *copy);
 
 // The canary of the slot at `address` with `left` bytes between block and canary.
 FIRN_INLINE uint64_t slack_canary(uintptr_t address, size_t left) {
@@ -30,6 +32,11 @@ FIRN_INLINE uint64_t slack_canary(uintptr_t address, size_t left) {
     uint64_t middle = left >> 7 & 0x7f;
     uint64_t high = left >> 14 & 1;
     return canary_of(address) ^ (low << 17 | middle << 25 | high << 33);
+}
+
+// The number in a canary: `code` is what its word has beside that of nothing left over.
+FIRN_INLINE size_t slack_left(uint64_t code) {
+    return (code >> 17 & 0x7f) | (code >> 25 & 0x7f) << 7 | (code >> 33 & 1) << 14;
 }
 
 // What may be used of the slot when all of it was asked for.
@@ -44,7 +51,7 @@ FIRN_INLINE size_t slack_size(uintptr_t address, size_t slot_bytes) {
         return most;
     }
     uint64_t code = canary_load(address, slot_bytes) ^ canary_of(address);
-    size_t left = (code >> 17 & 0x7f) | (code >> 25 & 0x7f) << 7 | (code >> 33 & 1) << 14;
+    size_t left = slack_left(code);
     return (code & ~CANARY_SIZE_BITS) == 0 && left <= most ? most - left : most;
 }
 

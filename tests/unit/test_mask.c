@@ -2,6 +2,7 @@
 #include "src/cold/mask.h"
 
 #include "hardening/canary.h"
+#include "hardening/slack.h"
 #include "src/heap/heap.h"
 #include "src/heap/life.h"
 
@@ -81,6 +82,41 @@ static void test_one_block(void **state) {
     heap_free(p, site);
 }
 
+// What is left over of a slot is zeros, too, whatever was written there, and where the canary is broken as it was.
+static void test_what_is_left_over(void **state) {
+    (void)state;
+    static _Alignas(8) unsigned char copy[FIRN_PAGE], zeros[FIRN_PAGE];
+    if (!FIRN_SLACK) {
+        return;
+    }
+    unsigned char *p = heap_alloc(457, site);
+    // The whole slot on one page, and no guarded sample.
+    while (page_of(p) != page_of(p + 511) || canary_change((uintptr_t)p, 512) != 0) {
+        p = heap_alloc(457, site);
+    }
+    size_t at = (size_t)(p - (unsigned char *)page_of(p)), left = 512 - 8 - 457;
+    memset(p, 'x', 457);
+    memcpy(copy, (const void *)page_of(p), FIRN_PAGE);
+    mask_page(page_of(p), copy);
+    assert_memory_equal(copy + at, p, 457);
+    assert_memory_equal(copy + at + 457, zeros, left);
+    p[460] ^= 0x11;
+    memcpy(copy, (const void *)page_of(p), FIRN_PAGE);
+    mask_page(page_of(p), copy);
+    assert_int_equal(copy[at + 460], 0x11);
+    mask_page(page_of(p), copy);
+    assert_memory_equal(copy, (const void *)page_of(p), FIRN_PAGE);
+    p[460] ^= 0x11;
+    // A number that is larger than the slot: from its first byte on, there and back.
+    uint64_t *word = (uint64_t *)(void *)(copy + at + 504);
+    *word |= CANARY_SIZE_BITS;
+    static unsigned char before[FIRN_PAGE];
+    memcpy(before, copy, FIRN_PAGE);
+    mask_page(page_of(p), copy);
+    mask_page(page_of(p), copy);
+    assert_memory_equal(copy, before, FIRN_PAGE);
+}
+
 static void test_other_memory_is_left_alone(void **state) {
     (void)state;
     static _Alignas(8) unsigned char copy[FIRN_PAGE], zeros[FIRN_PAGE];
@@ -92,6 +128,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pages_of_blocks),
         cmocka_unit_test(test_one_block),
+        cmocka_unit_test(test_what_is_left_over),
         cmocka_unit_test(test_other_memory_is_left_alone),
     };
     return cmocka_run_group_tests(tests, start, NULL);
