@@ -30,6 +30,21 @@ struct firn_stats {
     size_t mesh_saved;      /* bytes that saves */
     size_t mesh_vmas;       /* memory mappings that costs */
     size_t mesh_longest_ns; /* the longest time threads that wrote to such a page had to wait */
+    /* With cold=on; else 0. Pages are of 4096 bytes. */
+    size_t frozen_raw;    /* bytes of pages that are compressed now */
+    size_t frozen_stored; /* bytes of memory they take, with all records of where they are */
+    size_t freezes;       /* pages compressed so far */
+    size_t thaws;         /* pages brought back so far */
+    size_t
+        thaw_p50_ns; /* how long somebody waited for one: half of them, 99 of 100, all. Powers of two */
+    size_t thaw_p99_ns; /* but for the last; what a thread waits for the processor comes on top */
+    size_t thaw_longest_ns;
+    size_t refaults; /* pages that somebody waited for in the last minute */
+    size_t
+        cold_skipped; /* pages that were to be compressed, and were not: did not shrink, or are shared or full */
+    size_t cold_cpu_ns;      /* processor time of Firn's two threads for it */
+    const char *cold_engine; /* "event", or "none". Never NULL */
+    const char *cold_reason; /* why there is no better one; NULL: it runs, or nobody asked for it */
 };
 
 /* Fills *out as far as out->struct_bytes reaches. 0, or -1 with errno EINVAL when struct_bytes is

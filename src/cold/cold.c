@@ -1,6 +1,7 @@
 #include "src/cold/cold.h"
 
 #include "src/base/fatal.h"
+#include "src/cold/age.h"
 #include "src/cold/freeze.h"
 #include "src/cold/hint.h"
 #include "src/cold/stage.h"
@@ -10,9 +11,11 @@
 #include "src/meta/page_state.h"
 #include "src/meta/root.h"
 #include "src/os/caps.h"
+#include "src/os/clock.h"
 #include "src/os/fault.h"
 #include "src/os/map.h"
 #include "src/os/missing.h"
+#include "src/os/strain.h"
 #include "src/os/sys.h"
 #include "src/os/thread.h"
 
@@ -213,6 +216,7 @@ static void run(void) {
         fault_set_taken(is_taken);
         page_state_set_keeper(&keeper);
         set_phase(RUNNING);
+        strain_open();
         why = thread_start(thaw_run) ? NULL : "no thread";
     }
     if (why != NULL) {
@@ -279,6 +283,12 @@ void cold_thaw_all(void) {
     }
 }
 
+void cold_press(void) {
+    if (phase_now() == RUNNING) {
+        hint_press();
+    }
+}
+
 // ---- statistics ---------------------------------------------------------------------------------
 
 static uint64_t quantile(const uint64_t times[THAW_BUCKETS], unsigned percent) {
@@ -295,12 +305,16 @@ static uint64_t quantile(const uint64_t times[THAW_BUCKETS], unsigned percent) {
     return 0;
 }
 
+_Static_assert((int)COLD_TIMES == (int)THAW_BUCKETS, "the same histogram");
+
 void cold_stats(struct cold_stats *out) {
     struct freeze_figures f;
     struct thaw_figures t;
     freeze_figures(&f);
     thaw_figures(&t);
     struct cold_store_figures s;
+    struct age_figures a;
+    age_figures(&a);
     bool is_running = phase_now() == RUNNING;
     cold_store_figures(&s);
     *out = (struct cold_stats){
@@ -323,9 +337,16 @@ void cold_stats(struct cold_stats *out) {
         .thaw_longest_ns = t.longest_ns,
         .away = is_running ? f.away : 0,
         .chunks = f.chunks,
-        .cpu_ns = f.cpu_ns,
+        .refaults = is_running ? a.last_minute : 0,
+        .idle_ms = a.idle_ms,
+        .presses = a.presses,
+        .freeze_cpu_ns = is_running ? clock_other_thread_ns(f.thread) : 0,
+        .thaw_cpu_ns = is_running ? clock_other_thread_ns(t.thread) : 0,
+        .uniform_pages = is_running ? s.uniform_pages : 0,
+        .packed_pages = is_running ? s.pages - s.uniform_pages : 0,
         .stored_bytes = is_running ? s.stored_bytes : 0,
         .store_bytes = is_running ? s.resident_bytes + s.index_bytes : 0,
         .seal = s.seal,
     };
+    memcpy(out->thaw_times, t.times, sizeof out->thaw_times);
 }

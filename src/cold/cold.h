@@ -34,19 +34,31 @@ void cold_hint_hot(uintptr_t address, size_t bytes);
 bool cold_exclude(uintptr_t address, size_t bytes) FIRN_CHECKED;
 void cold_thaw_all(void);
 
+enum { COLD_TIMES = 24 };
 struct cold_stats {
     const char *engine; // "event"; "none" before it runs
     const char *reason; // why not: NULL when it runs, or was not asked for
     uint64_t staged, frozen, zeros, poor, spared, refused, full; // pages, so far (freeze.h)
     uint64_t thaws, returns, fetched, filled, forks;             // likewise (thaw.h)
     uint64_t thaw_p50_ns, thaw_p99_ns, thaw_longest_ns;          // upper ends of powers of two
-    uint64_t away;                                               // pages that are now
+    uint64_t thaw_times[COLD_TIMES]; // thaws somebody waited for that took [2^i, 2^(i+1)) ns
+    uint64_t refaults;               // waited for, in the last minute
+    uint64_t idle_ms;                // the age at which pages go now
+    uint64_t presses;                // times memory was short
+    uint64_t away;                   // pages that are now
     uint64_t chunks;
-    uint64_t cpu_ns;
-    uint64_t stored_bytes; // what frozen pages are packed and sealed to
+    uint64_t freeze_cpu_ns, thaw_cpu_ns; // of Firn's two threads
+    // By tier, pages that are frozen now: of one repeated byte, which take no memory, and packed.
+    uint64_t uniform_pages, packed_pages;
+    uint64_t stored_bytes; // what the latter are packed and sealed to
     uint64_t store_bytes;  // what that occupies, with the store's own records
     const char *seal;      // off, mac, aead
 };
+// Any thread; async-signal-safe.
 void cold_stats(struct cold_stats *out);
+
+// Memory is short, or the program asks for what can be had (malloc_trim): what is idle goes sooner, for ten
+// seconds. Any thread.
+void cold_press(void);
 
 #endif

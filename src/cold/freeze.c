@@ -1,6 +1,7 @@
 #include "src/cold/freeze.h"
 
 #include "src/base/fatal.h"
+#include "src/cold/age.h"
 #include "src/cold/claim.h"
 #include "src/cold/hint.h"
 #include "src/cold/mask.h"
@@ -12,15 +13,14 @@
 #include "src/os/clock.h"
 #include "src/os/map.h"
 #include "src/os/missing.h"
+#include "src/os/sys.h"
 #include "src/os/thread.h"
 
 #include <string.h>
 
 enum {
-    LOOKS = 4,       // in the age at which a page is frozen
-    IDLE_LOOKS = 2,  // without a write, before a page is staged
+    LEAST_MS = 1000, // between two looks, where memory is short
     BATCH = 64,      // pages staged at once
-    LEAST_MS = 100,  // between two looks
     POOR_MOST = 32,  // pages in a row that did not get smaller: their neighbours are spared
     POOR_TRIES = 16, // but for one in so many
     IDLE_FACTOR = 3, // times its share of a processor, while the program is idle
@@ -28,17 +28,19 @@ enum {
 };
 #define SECOND ((uint64_t)1000 * MS)
 
-static uint64_t look_ms = 30000;
 static unsigned percent = 10;
 
-static struct { _Atomic uint64_t frozen, zeros, poor, spared, full, cpu_ns; } figures;
+static uint64_t pages_there; // at this look, so far
+static _Atomic int thread;
+
+static struct { _Atomic uint64_t frozen, zeros, poor, spared, full; } figures;
 
 static void count(_Atomic uint64_t *figure, uint64_t n) {
     atomic_fetch_add_explicit(figure, n, memory_order_relaxed);
 }
 
 void freeze_configure(uint64_t after_ms, unsigned cpu_percent) {
-    look_ms = after_ms / LOOKS > LEAST_MS ? after_ms / LOOKS : LEAST_MS;
+    age_configure(after_ms);
     percent = cpu_percent;
 }
 
@@ -80,7 +82,6 @@ static void keep_pace(void) {
     uint64_t cpu = clock_thread_ns();
     look_at_others(now, cpu);
     uint64_t due = pace.from_ns + (cpu - pace.cpu_ns) * 100 / pace.share;
-    atomic_store_explicit(&figures.cpu_ns, cpu, memory_order_relaxed);
     if (due > now + 2 * MS) {
         thread_sleep(due - now);
     }
@@ -109,8 +110,8 @@ static bool is_wanted(struct chunk *c, uintptr_t address) {
         p->rest--;
         return false;
     }
-    return p->idle >= IDLE_LOOKS && p->holds == HOLDS_NOTHING && !table_is_excluded(c, address) &&
-           claim_is_in_use(address);
+    return age_is_idle(p->idle, now_ms()) && p->holds == HOLDS_NOTHING &&
+           !table_is_excluded(c, address) && claim_is_in_use(address);
 }
 
 // With cold_lock. The kernel knows the page; so do we now.
@@ -148,10 +149,11 @@ static uint64_t judge(struct chunk *c, uintptr_t address, uint32_t n,
 }
 
 static void look_at_run(struct chunk *c, const struct missing_run *run) {
+    pages_there += (run->end - run->start) >> FIRN_PAGE_SHIFT;
     for (uintptr_t at = run->start; at < run->end; at += (uintptr_t)BATCH << FIRN_PAGE_SHIFT) {
         uintptr_t pages = (run->end - at) >> FIRN_PAGE_SHIFT;
         uint64_t wanted = judge(c, at, pages < BATCH ? (uint32_t)pages : BATCH, run);
-        take_pages(c, at, wanted, now_ms() + (LOOKS - IDLE_LOOKS) * look_ms);
+        take_pages(c, at, wanted, age_due_ms(now_ms()));
     }
 }
 
@@ -383,7 +385,8 @@ static void bring_all_back(void) {
     }
 }
 
-static void obey(void) {
+// True when it is to be looked now.
+static bool obey(void) {
     uint32_t number;
     if (hint_is_thaw_due(&number)) {
         bring_all_back();
@@ -392,16 +395,29 @@ static void obey(void) {
     if (hint_take_call()) {
         look_at_wishes();
     }
+    bool is_short = hint_take_press();
+    if (is_short) {
+        age_press(now_ms());
+    }
+    return is_short;
+}
+
+static void look(uint64_t now) {
+    pages_there = 0;
+    claim_each(look_at_chunk);
+    age_note(now, thaw_waited(), pages_there);
 }
 
 void freeze_run(void) {
+    atomic_store_explicit(&thread, sys_thread_id(), memory_order_relaxed);
     start_pace();
     for (uint64_t last_look = 0;;) {
-        obey();
+        bool is_pressed = obey();
+        uint64_t look_ms = age_look_ms();
         uint64_t now = now_ms();
-        if (now >= last_look + look_ms) {
+        if (now >= last_look + (is_pressed && look_ms > LEAST_MS ? LEAST_MS : look_ms)) {
             last_look = now;
-            claim_each(look_at_chunk);
+            look(now);
         }
         freeze_due();
         while (cold_store_tidy()) {
@@ -410,9 +426,7 @@ void freeze_run(void) {
         keep_pace();
         uint64_t passed = now_ms() - last_look;
         uint64_t left = passed < look_ms ? look_ms - passed : 0;
-        // What is staged falls due between two looks.
-        uint64_t step = look_ms / 4 > 20 ? look_ms / 4 : 20;
-        hint_sleep((left < step ? left : step) * MS);
+        hint_sleep((left < age_step_ms(now) ? left : age_step_ms(now)) * MS);
     }
 }
 
@@ -427,7 +441,7 @@ void freeze_figures(struct freeze_figures *out) {
         .poor = atomic_load_explicit(&figures.poor, memory_order_relaxed),
         .spared = atomic_load_explicit(&figures.spared, memory_order_relaxed),
         .full = atomic_load_explicit(&figures.full, memory_order_relaxed),
-        .cpu_ns = atomic_load_explicit(&figures.cpu_ns, memory_order_relaxed),
+        .thread = atomic_load_explicit(&thread, memory_order_relaxed),
         .chunks = claim_count(),
         .away = away,
     };

@@ -24,9 +24,9 @@ struct freeze_figures {
     uint64_t spared;                // not tried, as their neighbours were not
     uint64_t refused;               // could not be moved: shared with a child, in use by a device
     uint64_t full;                  // no room in the store
-    uint64_t cpu_ns;
-    uint64_t chunks; // registered now
-    uint64_t away;   // pages staged or frozen now
+    uint64_t chunks;                // registered now
+    uint64_t away;                  // pages staged or frozen now
+    int thread;                     // its number
 };
 void freeze_figures(struct freeze_figures *out);
 

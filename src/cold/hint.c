@@ -11,7 +11,7 @@
 
 // Sequentially consistent: who calls sees that the thread sleeps, or the thread the call.
 static _Atomic uint32_t calls;
-static _Atomic bool is_called;
+static _Atomic bool is_called, is_pressed;
 static _Atomic uint32_t thaws_asked, thaws_done;
 
 // ---- ranges -------------------------------------------------------------------------------------
@@ -120,16 +120,26 @@ void hint_thaw_all(void) {
     }
 }
 
+void hint_press(void) {
+    atomic_store(&is_pressed, true);
+    atomic_fetch_add(&calls, 1);
+    futex_wake(&calls, 1);
+}
+
 void hint_sleep(uint64_t ns) {
     uint32_t seen = atomic_load(&calls);
     uint32_t number;
-    if (!atomic_load(&is_called) && !hint_is_thaw_due(&number)) {
+    if (!atomic_load(&is_called) && !atomic_load(&is_pressed) && !hint_is_thaw_due(&number)) {
         futex_wait_for(&calls, seen, ns);
     }
 }
 
 bool hint_take_call(void) {
     return atomic_exchange(&is_called, false);
+}
+
+bool hint_take_press(void) {
+    return atomic_exchange(&is_pressed, false);
 }
 
 bool hint_is_thaw_due(uint32_t *number) {

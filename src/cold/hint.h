@@ -27,12 +27,17 @@ void hint_forget(uintptr_t page);
 // thread.
 void hint_thaw_all(void);
 
+// Memory is short: what is idle is to go sooner. Any thread; takes no lock.
+void hint_press(void);
+
 // ---- the freezing thread's side ----
 
 // Sleeps for so long, or until somebody calls.
 void hint_sleep(uint64_t ns);
 // Whether somebody wished pages away since this was asked last.
 bool hint_take_call(void);
+// Whether memory is short, as somebody said since this was asked last.
+bool hint_take_press(void);
 // The number of the last request to bring everything back; and that those up to it are fulfilled.
 bool hint_is_thaw_due(uint32_t *number);
 void hint_note_thawed(uint32_t number);

@@ -1,11 +1,14 @@
 #include "src/cold/thaw.h"
 
 #include "src/base/fatal.h"
+#include "src/cold/hint.h"
 #include "src/cold/mask.h"
 #include "src/cold/stage.h"
 #include "src/meta/page_state.h"
 #include "src/meta/root.h"
 #include "src/os/clock.h"
+#include "src/os/strain.h"
+#include "src/os/sys.h"
 
 enum {
     CHILDREN_MOST = 1024,
@@ -27,8 +30,9 @@ static _Atomic unsigned child_count;
 static _Alignas(FIRN_PAGE) char buffer[FIRN_PAGE]; // with cold_lock
 // Counted with cold_lock, read by anybody.
 static struct {
-    _Atomic uint64_t thaws, returns, fetched, zeros, forks, longest_ns, times[THAW_BUCKETS];
+    _Atomic uint64_t thaws, returns, fetched, waited, zeros, forks, longest_ns, times[THAW_BUCKETS];
 } figures;
+static _Atomic int thread;
 
 static void count(_Atomic uint64_t *figure) {
     atomic_fetch_add_explicit(figure, 1, memory_order_relaxed);
@@ -36,6 +40,10 @@ static void count(_Atomic uint64_t *figure) {
 
 unsigned thaw_children(void) {
     return atomic_load_explicit(&child_count, memory_order_acquire);
+}
+
+uint64_t thaw_waited(void) {
+    return atomic_load_explicit(&figures.waited, memory_order_relaxed);
 }
 
 void thaw_reset(void) {
@@ -119,6 +127,7 @@ enum missing_result thaw_page(struct chunk *c, uintptr_t address) {
 }
 
 static void note_time(uint64_t began_ns) {
+    count(&figures.waited);
     uint64_t ns = clock_ns() - began_ns;
     unsigned bucket = 63 - (unsigned)__builtin_clzll(ns | 1);
     count(&figures.times[bucket < THAW_BUCKETS ? bucket : THAW_BUCKETS - 1]);
@@ -292,11 +301,20 @@ static void listen(void) {
     }
 }
 
+static void wait(void) {
+    struct strain_poll strain = strain_poll();
+    short events = missing_wait(strain.descriptor, strain.events);
+    if (events != 0 && strain_is_short(events)) {
+        hint_press();
+    }
+}
+
 void thaw_run(void) {
     missing_enter();
+    atomic_store_explicit(&thread, sys_thread_id(), memory_order_relaxed);
     for (;;) {
         if (thaw_children() == 0) {
-            missing_wait();
+            wait();
         }
         lock_acquire(&cold_lock);
         listen();
@@ -314,6 +332,8 @@ void thaw_figures(struct thaw_figures *out) {
     out->thaws = atomic_load_explicit(&figures.thaws, memory_order_relaxed);
     out->returns = atomic_load_explicit(&figures.returns, memory_order_relaxed);
     out->fetched = atomic_load_explicit(&figures.fetched, memory_order_relaxed);
+    out->waited = thaw_waited();
+    out->thread = atomic_load_explicit(&thread, memory_order_relaxed);
     out->zeros = atomic_load_explicit(&figures.zeros, memory_order_relaxed);
     out->forks = atomic_load_explicit(&figures.forks, memory_order_relaxed);
     out->longest_ns = atomic_load_explicit(&figures.longest_ns, memory_order_relaxed);

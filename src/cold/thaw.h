@@ -23,6 +23,9 @@ enum missing_result thaw_page(struct chunk *c, uintptr_t address);
 // Children whose holes are being filled. Changes only under cold_lock.
 unsigned thaw_children(void);
 
+// Pages of the store that somebody waited for, so far. Any thread.
+uint64_t thaw_waited(void);
+
 // In the freezing thread of a new process: forgets the parent's children.
 void thaw_reset(void);
 
@@ -31,8 +34,10 @@ struct thaw_figures {
     uint64_t thaws;   // pages brought back from the store
     uint64_t returns; // from the staging area
     uint64_t fetched; // of the thaws: before anybody asked, beside one that was
+    uint64_t waited;  // of the thaws: somebody waited
     uint64_t zeros;   // touches of pages that held nothing
     uint64_t forks;   // children filled
+    int thread;       // its number
     uint64_t longest_ns;
     uint64_t times[THAW_BUCKETS]; // thaws that took [2^i, 2^(i+1)) ns
 };

@@ -4,6 +4,7 @@
 
 #include "src/base/text.h"
 #include "src/cold/cold.h"
+#include "src/front/cold_text.h"
 #include "src/heap/aside.h"
 #include "src/heap/heap.h"
 #include "src/heap/life.h"
@@ -20,6 +21,8 @@ int figures_fill(struct firn_stats *out) {
     }
     struct heap_stats s;
     heap_stats(&s);
+    struct cold_stats cold;
+    cold_stats(&cold);
     // A caller built against an older header has a shorter struct, a newer one a longer one.
     const size_t bytes = out->struct_bytes < sizeof(struct firn_stats) ? out->struct_bytes
                                                                        : sizeof(struct firn_stats);
@@ -40,6 +43,18 @@ int figures_fill(struct firn_stats *out) {
         .mesh_saved = s.mesh_saved,
         .mesh_vmas = s.mesh_vmas,
         .mesh_longest_ns = s.mesh_longest_ns,
+        .frozen_raw = (cold.uniform_pages + cold.packed_pages) << FIRN_PAGE_SHIFT,
+        .frozen_stored = cold.store_bytes,
+        .freezes = cold.frozen,
+        .thaws = cold.thaws,
+        .thaw_p50_ns = cold.thaw_p50_ns,
+        .thaw_p99_ns = cold.thaw_p99_ns,
+        .thaw_longest_ns = cold.thaw_longest_ns,
+        .refaults = cold.refaults,
+        .cold_skipped = cold.poor + cold.spared + cold.refused + cold.full,
+        .cold_cpu_ns = cold.freeze_cpu_ns + cold.thaw_cpu_ns,
+        .cold_engine = cold.engine,
+        .cold_reason = cold.reason,
     };
     memcpy(out, &all, bytes);
     return 0;
@@ -159,51 +174,6 @@ static void figures_pad(struct text *t, size_t column) {
     }
 }
 
-static void figures_say(struct text *t, const char *before, uint64_t value) {
-    text_str(t, before);
-    text_dec(t, value);
-}
-
-// Where the cold tier runs, or why it does not; nothing where nobody asked for it.
-static void figures_cold(struct text *t) {
-    struct cold_stats c;
-    cold_stats(&c);
-    if (c.reason != NULL) {
-        text_str(t, "firn:   cold: off, ");
-        text_str(t, c.reason);
-        text_char(t, '\n');
-        return;
-    }
-    if (strcmp(c.engine, "none") == 0) {
-        return;
-    }
-    text_str(t, "firn:   cold: engine=");
-    text_str(t, c.engine);
-    figures_say(t, " chunks=", c.chunks);
-    figures_say(t, " away=", c.away);
-    figures_say(t, " staged=", c.staged);
-    figures_say(t, " frozen=", c.frozen);
-    figures_say(t, " zero=", c.zeros);
-    figures_say(t, " poor=", c.poor);
-    figures_say(t, " spared=", c.spared);
-    figures_say(t, " refused=", c.refused);
-    figures_say(t, " full=", c.full);
-    figures_say(t, "\nfirn:   cold: thaws=", c.thaws);
-    figures_say(t, " ahead=", c.fetched);
-    figures_say(t, " returns=", c.returns);
-    figures_say(t, " zeros=", c.filled);
-    figures_say(t, " forks=", c.forks);
-    figures_say(t, " p50_ns=", c.thaw_p50_ns);
-    figures_say(t, " p99_ns=", c.thaw_p99_ns);
-    figures_say(t, " max_ns=", c.thaw_longest_ns);
-    figures_say(t, " cpu_ms=", c.cpu_ns / 1000000);
-    figures_say(t, "\nfirn:   cold: stored_bytes=", c.stored_bytes);
-    figures_say(t, " store_bytes=", c.store_bytes);
-    text_str(t, " seal=");
-    text_str(t, c.seal);
-    text_char(t, '\n');
-}
-
 void figures_print(int fd) {
     if (life_is_aside()) {
         firn_aside.malloc_stats();
@@ -212,7 +182,7 @@ void figures_print(int fd) {
     const int saved = errno;
     struct heap_stats s;
     heap_stats(&s);
-    char buffer[4096];
+    char buffer[6144];
     struct text t = text_on(buffer, sizeof(buffer));
     text_str(&t, "firn: " FIGURES_VERSION " pid=");
     text_dec(&t, (uint64_t)sys_process_id());
@@ -232,7 +202,7 @@ void figures_print(int fd) {
     text_str(&t, ", thread: ");
     text_str(&t, s.mesh_why);
     text_char(&t, '\n');
-    figures_cold(&t);
+    cold_text_table(&t);
     // In one piece: several processes may share the terminal or the log.
     if (fd >= 0) {
         sys_write(fd, t.data, t.length);
@@ -243,6 +213,28 @@ void figures_print(int fd) {
 static void figures_xml_class(FILE *stream, const struct heap_class_stats *c) {
     fprintf(stream, "<size bytes=\"%zu\" live=\"%zu\" spans=\"%zu\" empty=\"%zu\" span=\"%zu\"/>\n",
             c->slot_bytes, c->live, c->spans, c->empty_spans, c->span_bytes);
+}
+
+// The histogram's buckets end at powers of two.
+static void figures_xml_cold(FILE *stream) {
+    struct cold_stats c;
+    cold_stats(&c);
+    fprintf(stream, "<cold engine=\"%s\" reason=\"%s\" seal=\"%s\">\n", c.engine,
+            c.reason != NULL ? c.reason : "", c.seal);
+    fprintf(stream, "<tier name=\"one byte\" pages=\"%zu\" stored=\"0\"/>\n",
+            (size_t)c.uniform_pages);
+    fprintf(stream, "<tier name=\"fast\" pages=\"%zu\" stored=\"%zu\"/>\n", (size_t)c.packed_pages,
+            (size_t)c.stored_bytes);
+    fprintf(stream, "<skipped poor=\"%zu\" spared=\"%zu\" refused=\"%zu\" full=\"%zu\"/>\n",
+            (size_t)c.poor, (size_t)c.spared, (size_t)c.refused, (size_t)c.full);
+    for (unsigned i = 0; i < COLD_TIMES; i++) {
+        if (c.thaw_times[i] != 0) {
+            fprintf(stream, "<thaws below_ns=\"%zu\" count=\"%zu\"/>\n", (size_t)2 << i,
+                    (size_t)c.thaw_times[i]);
+        }
+    }
+    fprintf(stream, "<cpu freezing_ns=\"%zu\" thawing_ns=\"%zu\"/>\n</cold>\n",
+            (size_t)c.freeze_cpu_ns, (size_t)c.thaw_cpu_ns);
 }
 
 int figures_write_xml(int options, FILE *stream) {
@@ -273,6 +265,7 @@ int figures_write_xml(int options, FILE *stream) {
         fprintf(stream, "<figure name=\"%s\" value=\"%zu\"/>\n", figures_rows[i].name,
                 figures_value(&s, &figures_rows[i]));
     }
+    figures_xml_cold(stream);
     fprintf(stream, "<mesh engine=\"%s\" thread=\"%s\"/>\n</malloc>\n", s.mesh_engine, s.mesh_why);
     return ferror(stream) ? EIO : 0;
 }

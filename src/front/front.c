@@ -5,6 +5,7 @@
 #include "src/base/config.h"
 #include "src/base/fatal.h"
 #include "src/base/text.h"
+#include "src/cold/cold.h"
 #include "src/front/figures.h"
 #include "src/front/options.h"
 #include "src/front/policy.h"
@@ -162,6 +163,9 @@ size_t front_object_size(const void *p) {
 int front_trim(size_t pad) {
     if (life_is_aside()) {
         return firn_aside.malloc_trim(pad);
+    }
+    if (options_get()->cold == OPTION_COLD_ON) {
+        cold_press();
     }
     // glibc keeps `pad` at the top of its heap; there is no top here.
     return (options_get()->mesh_auto ? compact_now() > 0 : heap_trim()) ? 1 : 0;

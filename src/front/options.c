@@ -23,6 +23,7 @@ struct option_key {
 // The order of option_keys.
 enum option_index {
     OPTION_STATS,
+    OPTION_STATS_SIGNAL,
     OPTION_VERBOSE,
     OPTION_ABORT_CONF,
     OPTION_PURGE_DELAY,
@@ -43,6 +44,7 @@ enum option_index {
 
 static const struct option_key option_keys[OPTIONS] = {
     [OPTION_STATS] = {"stats", "exit", 0, 0, "exit"},
+    [OPTION_STATS_SIGNAL] = {"stats_signal", "off on", 0, 0, "on or off"},
     [OPTION_VERBOSE] = {"verbose", NULL, 0, 1, "0 or 1"},
     [OPTION_ABORT_CONF] = {"abort_conf", NULL, 0, 1, "0 or 1"},
     [OPTION_PURGE_DELAY] = {"purge_delay", NULL, 0, 600000, NULL},
@@ -177,6 +179,9 @@ static void options_set(unsigned index, uint64_t value, const char *text, size_t
     switch (index) {
     case OPTION_STATS:
         options_now.stats_exit = true;
+        break;
+    case OPTION_STATS_SIGNAL:
+        options_now.stats_signal = value != 0;
         break;
     case OPTION_VERBOSE:
         options_now.verbose = value != 0;

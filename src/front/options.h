@@ -17,6 +17,7 @@ enum option_cold { OPTION_COLD_OFF, OPTION_COLD_ON, OPTION_COLD_AUTO };
 
 struct options {
     bool stats_exit;         // stats=exit: print a summary at exit
+    bool stats_signal;       // stats_signal=on: a line on SIGUSR2
     bool verbose;            // verbose=1: one line at start
     bool abort_conf;         // abort_conf=1: bad options end the process
     bool is_off;             // off: Firn stands aside (heap/aside.h)

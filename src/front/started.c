@@ -4,10 +4,12 @@
 #include "src/base/config.h"
 #include "src/base/text.h"
 #include "src/cold/cold.h"
+#include "src/front/cold_text.h"
 #include "src/front/front.h"
 #include "src/front/options.h"
 #include "src/heap/life.h"
 #include "src/heap/upkeep.h"
+#include "src/os/strain.h"
 #include "src/os/sys.h"
 
 #include <string.h>
@@ -35,7 +37,12 @@ void life_started(void) {
     }
     if (options_get()->cold == OPTION_COLD_ON) {
         cold_choose(true, cold_after_ms(), options_get()->seal, options_get()->cold_max_bytes);
+        strain_choose(sys_environment("MEMORY_PRESSURE_WATCH"),
+                      sys_environment("MEMORY_PRESSURE_WRITE"));
         upkeep_add_cold();
+    }
+    if (options_get()->stats_signal) {
+        cold_text_on_signal();
     }
     upkeep_set_delay(options_get()->purge_delay_ms);
     if (options_get()->mesh_auto) {

@@ -9,6 +9,8 @@ uint64_t clock_coarse_ns(void);
 uint64_t clock_ns(void);
 // What the calling thread has had of a processor.
 uint64_t clock_thread_ns(void);
+// What another thread of the process has had of one; 0 when there is none of that number. Signal-safe.
+uint64_t clock_other_thread_ns(int thread);
 // And the whole process, this thread included.
 uint64_t clock_process_ns(void);
 

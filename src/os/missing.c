@@ -179,9 +179,10 @@ void missing_unregister(uintptr_t address, size_t bytes) {
 
 // ---- events -------------------------------------------------------------------------------------
 
-void missing_wait(void) {
-    struct pollfd polled = {.fd = self, .events = POLLIN};
-    syscall(SYS_ppoll, &polled, 1, NULL, NULL, 0);
+short missing_wait(int other, short events) {
+    struct pollfd polled[2] = {{.fd = self, .events = POLLIN}, {.fd = other, .events = events}};
+    return syscall(SYS_ppoll, polled, other >= 0 ? 2 : 1, NULL, NULL, 0) > 0 ? polled[1].revents
+                                                                             : 0;
 }
 
 struct missing_event missing_read(int child) {

@@ -56,8 +56,9 @@ struct missing_event {
 // The process itself, where a descriptor of a child can stand, too.
 enum { MISSING_SELF = -1 };
 
-// Sleeps until this process has an event, or for no reason.
-void missing_wait(void);
+// Sleeps until this process has an event, or for no reason; or the other descriptor (-1: none) one of
+// `events`: returns these.
+short missing_wait(int other, short events);
 struct missing_event missing_read(int child);
 void missing_close_child(int child);
 
@@ -65,7 +66,7 @@ enum missing_result {
     MISSING_DONE,
     MISSING_THERE, // there is a page already; who waits for it has been woken
     MISSING_AGAIN, // a fork is under way whose event has not been read, or there is no memory for now
-    MISSING_BUSY,  // the page is shared with a child, or in use by a device: it cannot be moved
+    MISSING_BUSY,    // the page is shared with a child, or in use by a device: it cannot be moved
     MISSING_NOWHERE, // nothing is registered there, or nothing is there to be moved
     MISSING_GONE     // the child is
 };

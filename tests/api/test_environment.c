@@ -2,6 +2,7 @@
 // prints into a file of the program.
 #include "tests/api/api.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -134,7 +135,55 @@ static void test_stats_when_stderr_was_never_open(void **state) {
     assert_string_equal(r.said, "");
 }
 
+static void test_a_line_on_the_signal(void **state) {
+    (void)state;
+    char start[64];
+    const struct run r = run("raise", "stats_signal=on");
+    assert_int_equal(r.status, 0);
+    snprintf(start, sizeof(start), "firn: pid=%d cold=none frozen_kib=0 ", (int)r.pid);
+    assert_memory_equal(r.said, start, strlen(start));
+    assert_ptr_equal(strchr(r.said, '\n'), r.said + strlen(r.said) - 1);
+}
+
+// Without the option, and where the program has something else in mind.
+static void test_the_signal_is_the_programs(void **state) {
+    (void)state;
+    struct run r = run("raise", NULL);
+    assert_true(WIFSIGNALED(r.status) && WTERMSIG(r.status) == SIGUSR2);
+    assert_string_equal(r.said, "");
+    r = run("raise-own", "stats_signal=on");
+    assert_int_equal(r.status, 0);
+    assert_string_equal(r.said, "own");
+    r = run("raise-ignored", "stats_signal=on");
+    assert_int_equal(r.status, 0);
+    assert_string_equal(r.said, "");
+}
+
 // ---- modes ----
+
+static int mode_raise(void) {
+    free(malloc(1000));
+    errno = 77;
+    raise(SIGUSR2);
+    return errno == 77 ? 0 : 1;
+}
+
+static void say_own(int number) {
+    (void)number;
+    (void)!write(2, "own", 3);
+}
+
+static int mode_raise_own(void) {
+    signal(SIGUSR2, say_own);
+    return mode_raise();
+}
+
+// Ignored when the program starts.
+static int mode_raise_ignored(void) {
+    signal(SIGUSR2, SIG_IGN);
+    execl("/proc/self/exe", "test_environment", "raise", (char *)NULL);
+    return 98;
+}
 
 static int mode_close_stderr(void) {
     fclose(stderr);
@@ -181,6 +230,9 @@ int main(int argc, char **argv) {
         int (*run)(void);
     } modes[] = {{"close-stderr", mode_close_stderr},
                  {"close-1023", mode_close_1023},
+                 {"raise", mode_raise},
+                 {"raise-own", mode_raise_own},
+                 {"raise-ignored", mode_raise_ignored},
                  {"steal-descriptors", mode_steal_descriptors},
                  {"without-stderr", mode_without_stderr}};
     for (size_t i = 0; argc > 1 && i < sizeof(modes) / sizeof(modes[0]); i++) {
@@ -198,6 +250,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_misspelt_options_are_reported),
         cmocka_unit_test(test_abort_conf),
         cmocka_unit_test(test_stats_at_exit),
+        cmocka_unit_test(test_a_line_on_the_signal),
+        cmocka_unit_test(test_the_signal_is_the_programs),
         cmocka_unit_test(test_stats_after_stderr_is_closed),
         cmocka_unit_test(test_stats_survive_closing_everything_low),
         cmocka_unit_test(test_stats_never_go_to_the_programs_files),

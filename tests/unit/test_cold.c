@@ -65,7 +65,9 @@ static bool are_right(unsigned from, unsigned until) {
     return true;
 }
 
+// What came back in the tests before is forgotten: after that much, pages would have to be older.
 static void allocate(void) {
+    cold_choose(true, AFTER_MS, 0, 0);
     for (unsigned i = 0; i < BLOCKS; i++) {
         blocks[i] = heap_alloc(BYTES, site);
         assert_non_null(blocks[i]);
@@ -126,10 +128,20 @@ static void test_idle_pages_go_and_come_back(void **state) {
     freeze_most();
     struct cold_stats s = stats();
     assert_true(s.frozen >= 1000 && s.away >= 1000);
+    assert_true(s.packed_pages + s.uniform_pages >= 1000 && s.freeze_cpu_ns > 0);
+    assert_true(s.stored_bytes <= s.store_bytes && s.stored_bytes < s.packed_pages * FIRN_PAGE / 2);
     assert_string_equal(s.engine, "event");
     assert_true(are_right(0, BLOCKS));
     s = stats();
     assert_true(s.thaws >= 1000 && s.thaw_p50_ns > 0 && s.thaw_longest_ns >= s.thaw_p50_ns / 2);
+    uint64_t waited = 0;
+    for (unsigned i = 0; i < COLD_TIMES; i++) {
+        waited += s.thaw_times[i];
+    }
+    assert_true(waited > 0 && waited <= s.thaws && s.thaw_cpu_ns > 0);
+    sleep_ms(4 * AFTER_MS);
+    s = stats();
+    assert_true(s.refaults >= waited && s.idle_ms > AFTER_MS); // that was too much of it
     release();
 }
 

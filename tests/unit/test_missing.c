@@ -70,7 +70,7 @@ static void *touch(void *at) {
 static struct missing_event next_event(void) {
     struct missing_event e;
     do {
-        missing_wait();
+        (void)missing_wait(-1, 0);
         e = missing_read(MISSING_SELF);
     } while (e.kind == MISSING_NOTHING);
     return e;
@@ -189,7 +189,7 @@ static void test_a_child_is_filled(void **state) {
     take_away(60, 2);
     memset(content, 11, sizeof content);
     pthread_create(&thread, NULL, fork_and_wait, NULL);
-    missing_wait();
+    (void)missing_wait(-1, 0);
     // Until the report is read nothing is brought back.
     assert_int_equal(missing_fill(MISSING_SELF, page(60), content), MISSING_AGAIN);
     assert_int_equal(missing_move(slot(60), page(60), FIRN_PAGE, &moved), MISSING_AGAIN);

@@ -66,6 +66,7 @@ static void expect_ok(const char *text, struct options want) {
     assert_string_equal(o.said, "");
     assert_int_equal(o.complaints, 0);
     assert_int_equal(o.options.stats_exit, want.stats_exit);
+    assert_int_equal(o.options.stats_signal, want.stats_signal);
     assert_int_equal(o.options.verbose, want.verbose);
     assert_int_equal(o.options.abort_conf, want.abort_conf);
     assert_int_equal(o.options.sample, want.sample);
@@ -107,6 +108,10 @@ static void test_nothing_is_defaults(void **state) {
 static void test_every_key(void **state) {
     (void)state;
     expect_ok("stats=exit", (struct options){.stats_exit = true, .purge_delay_ms = 1000});
+    expect_ok("stats_signal=on", (struct options){.stats_signal = true, .purge_delay_ms = 1000});
+    expect_ok("stats_signal=on:stats_signal=off", defaults);
+    expect_complaint("stats_signal=1",
+                     "firn: FIRN_OPTIONS: stats_signal: value '1' ignored; expected on or off\n");
     expect_ok("verbose=1", (struct options){.verbose = true, .purge_delay_ms = 1000});
     expect_ok("abort_conf=1", (struct options){.abort_conf = true, .purge_delay_ms = 1000});
     expect_ok("purge_delay=0", (struct options){.purge_delay_ms = 0});
