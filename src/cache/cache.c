@@ -292,7 +292,16 @@ void cache_release(struct cache *c, uint64_t entry) {
 
 void cache_release_all(struct cache *c, const uint64_t *entries, uint32_t n) {
     for (uint32_t i = 0; i < n; i++) {
-        cache_release(c, entries[i]);
+        uintptr_t at = cache_cell_at(c, entries[i] & ENTRY_ADDRESS);
+        uint64_t *top = cache_cell(c, at)->top;
+        const uint8_t *noise_at = c->noise_at;
+        uint64_t noise = *noise_at;
+        if (FIRN_LIKELY(*top != VECTOR_END) && FIRN_LIKELY(noise != 0)) {
+            c->noise_at = noise_at + 1;
+            cache_push(c, at, top, noise, entries[i]);
+        } else {
+            cache_release(c, entries[i]);
+        }
     }
 }
 

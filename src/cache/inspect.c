@@ -142,7 +142,7 @@ static bool check_quarantine(const struct cache *c, struct valid_fault *fault) {
     }
     size_t held = quarantine_bytes(c);
     return VALID_HOLDS(held == bytes, NULL, fault) &&
-           VALID_HOLDS(held <= FIRN_QUARANTINE, NULL, fault);
+           VALID_HOLDS(held <= QUARANTINE_MOST_BYTES, NULL, fault);
 }
 
 // Other threads may add at the front meanwhile; only the owner takes away.

@@ -2,17 +2,14 @@
 
 #include "src/meta/arena.h"
 
-// One of the segments is open, all others closed or empty.
-enum { PLACES = QUARANTINE_SEGMENTS + 1 };
-
 struct quarantine {
-    _Atomic uint32_t closed; // segments
+    _Atomic uint32_t closed; // segments; one of the others is open
     uint32_t oldest;         // of them
     _Atomic size_t bytes;    // in them; each has QUARANTINE_SEGMENT_BYTES or more
     struct {
         uint32_t slots, bytes;
-    } segments[PLACES];
-    uint64_t entries[PLACES][QUARANTINE_SEGMENT_SLOTS];
+    } segments[QUARANTINE_SEGMENTS];
+    uint64_t entries[QUARANTINE_SEGMENTS][QUARANTINE_SEGMENT_SLOTS];
 };
 
 // Acquire, with make: who sees it sees it empty, not unmade.
@@ -34,7 +31,7 @@ static size_t open_bytes(const struct cache *c) {
 }
 
 static uint32_t place_of(const struct quarantine *q, uint32_t index) {
-    return (q->oldest + index) % PLACES;
+    return (q->oldest + index) % QUARANTINE_SEGMENTS;
 }
 
 // Opens the place after the closed segments.
@@ -65,6 +62,11 @@ static const uint64_t *take_oldest(struct quarantine *q, uint32_t *slots) {
     return q->entries[place];
 }
 
+// Of the others are enough left that each of its slots has waited for what it has to.
+static bool can_spare_oldest(const struct quarantine *q) {
+    return closed_bytes(q) >= QUARANTINE_KEPT_BYTES + q->segments[q->oldest].bytes;
+}
+
 static bool make(struct cache *c) {
     struct quarantine *q = arena_alloc(sizeof *q, FIRN_CACHE_LINE);
     if (q == NULL) {
@@ -79,10 +81,10 @@ static bool make(struct cache *c) {
 
 void quarantine_add(struct cache *c, unsigned cell, uint64_t entry) {
     uint32_t slot_bytes = c->cells[cell].slot_bytes;
-    const size_t most = FIRN_QUARANTINE - QUARANTINE_SEGMENT_BYTES;
-    // One larger than the whole queue would only empty it; without memory for one there is none: then
+    // One larger than what is kept would only empty the queue; without memory for one there is none: then
     // the mixer has to do.
-    if (FIRN_QUARANTINE == 0 || slot_bytes > most || (queue_of(c) == NULL && !make(c))) {
+    if (FIRN_QUARANTINE == 0 || slot_bytes > QUARANTINE_KEPT_BYTES ||
+        (queue_of(c) == NULL && !make(c))) {
         cache_release(c, entry);
         return;
     }
@@ -93,7 +95,7 @@ void quarantine_add(struct cache *c, unsigned cell, uint64_t entry) {
     *c->held_place++ = entry;
     atomic_fetch_sub_explicit(&c->held_left, slot_bytes, memory_order_relaxed);
     close_open(c);
-    while (closed_bytes(queue_of(c)) > most) {
+    while (can_spare_oldest(queue_of(c))) {
         uint32_t slots;
         const uint64_t *entries = take_oldest(queue_of(c), &slots);
         cache_release_all(c, entries, slots);

@@ -1,5 +1,5 @@
-// P-QUARANTINE: a thread's freed slots wait, in the order they were freed, until FIRN_QUARANTINE bytes
-// less two segments, and less one slot, were freed after them; only then they go to the mixer of their cell.
+// P-QUARANTINE: a thread's freed slots wait, in the order they were freed, until QUARANTINE_KEPT_BYTES
+// were freed after them; only then they go to the mixer of their cell.
 //
 // The queue is of slots of all classes, so that its bytes are bounded for the thread, not for each of
 // a hundred cells. It is made of segments: a free appends to the open one (cache_hold), and when that is full
@@ -16,9 +16,12 @@
 #include "src/cache/cache.h"
 
 enum {
-    // Small ones are dear: 16 of them in 8 KiB cost 4 ns more for each malloc and free than 4.
-    QUARANTINE_SEGMENTS = FIRN_QUARANTINE >= 64 * 1024 ? 16 : 4,
+    // Small ones are dear: to close one costs some 50 ns.
+    QUARANTINE_SEGMENTS = FIRN_QUARANTINE >= 64 * 1024 ? 16 : 2,
     QUARANTINE_SEGMENT_BYTES = FIRN_QUARANTINE / QUARANTINE_SEGMENTS,
+    // In closed segments. The open one comes on top, and what the oldest closed one has more than it needs.
+    QUARANTINE_KEPT_BYTES = FIRN_QUARANTINE - QUARANTINE_SEGMENT_BYTES,
+    QUARANTINE_MOST_BYTES = FIRN_QUARANTINE + QUARANTINE_SEGMENT_BYTES + SMALL_MAX,
     // A segment is full before it has one more.
     QUARANTINE_SEGMENT_SLOTS = QUARANTINE_SEGMENT_BYTES / 16 + 1
 };

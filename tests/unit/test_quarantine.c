@@ -56,7 +56,7 @@ static void a_freed_slot_waits_for_its_turn(void **state) {
         for (unsigned round = 0; round < 20; round++) {
             void *gone = get(sizes[i]);
             heap_free(gone, site);
-            bool is_small = slot_bytes(gone) <= FIRN_QUARANTINE - QUARANTINE_SEGMENT_BYTES;
+            bool is_small = slot_bytes(gone) <= QUARANTINE_KEPT_BYTES;
             assert_int_equal(is_held(gone), is_small);
             if (!is_small) {
                 assert_ptr_not_equal(get(sizes[i]), gone);
@@ -64,8 +64,7 @@ static void a_freed_slot_waits_for_its_turn(void **state) {
                 continue;
             }
             size_t waited = wait_for(gone, sizes[i], (size_t)20 * FIRN_QUARANTINE);
-            assert_true(waited + 2 * QUARANTINE_SEGMENT_BYTES + slot_bytes(gone) >=
-                        FIRN_QUARANTINE);
+            assert_true(waited >= QUARANTINE_KEPT_BYTES);
             returned += waited < (size_t)20 * FIRN_QUARANTINE;
         }
         assert_true(returned >= 10);
@@ -83,7 +82,7 @@ static void all_sizes_together_are_bounded(void **state) {
         unsigned at = (unsigned)small_draw(&seed, BLOCKS);
         heap_free(have[at], site);
         size_t held = quarantine_bytes(firn_cache);
-        assert_true(held <= FIRN_QUARANTINE);
+        assert_true(held <= QUARANTINE_MOST_BYTES);
         most = held > most ? held : most;
         // Sizes of all magnitudes.
         have[at] = get(small_draw(&seed, (uint64_t)16 << small_draw(&seed, 11)));
@@ -162,7 +161,7 @@ static void a_second_free_is_still_found(void **state) {
 
 static void use_in_child(void *p) {
     // So many may be freed, and it still waits.
-    const size_t frees = (FIRN_QUARANTINE - 2 * QUARANTINE_SEGMENT_BYTES) / slot_bytes(p) - 2;
+    const size_t frees = QUARANTINE_KEPT_BYTES / slot_bytes(p);
     NEED(is_held(p));
     for (unsigned i = 0; i < 1000; i++) {
         void *q = get(100);
