@@ -4,6 +4,7 @@
 #include "src/front/options.h"
 #include "src/front/policy.h"
 
+#include <elf.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdbool.h>
@@ -272,6 +273,55 @@ static const struct level *level_of_policy(const char *command) {
     return level;
 }
 
+// ---- programs that a preload does not reach ----------------------------------------------------
+
+// The loader of an ELF file for this machine: "" for a static one. False: no such file.
+static bool loader_of(const char *path, char *loader, size_t loader_bytes) {
+    Elf64_Ehdr head;
+    Elf64_Phdr part;
+    FILE *file = fopen(path, "re");
+    bool is_elf = file != NULL && fread(&head, sizeof head, 1, file) == 1 &&
+                  memcmp(head.e_ident, ELFMAG, SELFMAG) == 0 &&
+                  head.e_ident[EI_CLASS] == ELFCLASS64 && head.e_machine == EM_X86_64;
+    loader[0] = '\0';
+    for (unsigned i = 0; is_elf && i < head.e_phnum; i++) {
+        is_elf = fseek(file, (long)(head.e_phoff + i * sizeof part), SEEK_SET) == 0 &&
+                 fread(&part, sizeof part, 1, file) == 1;
+        if (is_elf && part.p_type == PT_INTERP) {
+            const size_t n = part.p_filesz < loader_bytes ? part.p_filesz : loader_bytes;
+            is_elf = n > 0 && fseek(file, (long)part.p_offset, SEEK_SET) == 0 &&
+                     fread(loader, 1, n, file) == n;
+            loader[n > 0 ? n - 1 : 0] = '\0';
+        }
+    }
+    if (file != NULL) {
+        fclose(file);
+    }
+    return is_elf;
+}
+
+// Says why, where Firn cannot be this command's malloc: musl's loader would even refuse to start it.
+static bool can_preload(const char *command) {
+    char program[PATH_MAX];
+    char loader[256];
+    if (!command_find(command, program)) {
+        return true; // exec says it
+    }
+    program_of(program);
+    if (!loader_of(program, loader, sizeof loader) || strstr(loader, "/ld-linux") != NULL) {
+        return true;
+    }
+    if (loader[0] == '\0') {
+        fprintf(stderr,
+                "firn: %s is statically linked and runs without Firn: link it with libfirn.a\n",
+                program);
+    } else {
+        fprintf(stderr, "firn: %s runs without Firn, which needs glibc: its loader is %s\n",
+                program, loader);
+    }
+    return false;
+}
+
 static int run(char **arguments) {
     struct run_request request = {.level = NULL};
     int status = run_parse(arguments, &request);
@@ -286,7 +336,8 @@ static int run(char **arguments) {
         return complain_usage("level 0 checks nothing", "--checked");
     }
     char library[PATH_MAX];
-    if (!library_find(name, library, sizeof library) || !preload_set(library)) {
+    if (!library_find(name, library, sizeof library) ||
+        (can_preload(request.command[0]) && !preload_set(library))) {
         return EXIT_CANNOT_RUN;
     }
     if (request.options != NULL && setenv("FIRN_OPTIONS", request.options, 1) != 0) {

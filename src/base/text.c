@@ -28,11 +28,21 @@ void text_str(struct text *t, const char *s) {
     }
 }
 
+static char printable(char c) {
+    return c >= ' ' && c <= '~' ? c : '?';
+}
+
+void text_printable(struct text *t, const char *s) {
+    for (; *s != '\0'; s++) {
+        text_char(t, printable(*s));
+    }
+}
+
 void text_quote(struct text *t, const char *s, size_t n) {
     const size_t shown = n < 48 ? n : 48;
     text_char(t, '\'');
     for (size_t i = 0; i < shown; i++) {
-        text_char(t, s[i] >= ' ' && s[i] <= '~' ? s[i] : '?');
+        text_char(t, printable(s[i]));
     }
     text_str(t, shown < n ? "...'" : "'");
 }

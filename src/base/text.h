@@ -15,6 +15,7 @@ struct text {
 struct text text_on(char *buffer, size_t capacity);
 void text_char(struct text *t, char c);
 void text_str(struct text *t, const char *s);
+void text_printable(struct text *t, const char *s); // ? for what is not ASCII, or controls
 void text_bytes(struct text *t, const char *s, size_t n);
 // At most 48 bytes, in quotation marks; nothing in it reaches a terminal as a control sequence.
 void text_quote(struct text *t, const char *s, size_t n);

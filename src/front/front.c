@@ -20,6 +20,7 @@
 #include "src/os/sys.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <malloc.h>
 
 void *front_refuse(void) {
@@ -208,15 +209,34 @@ static void front_read_options(void) {
     options_judge(complaints);
 }
 
+static const char *front_foreign; // the file
+
+void front_note_foreign(const char *module) {
+    front_foreign = module;
+}
+
+static void front_say_foreign(void) {
+    char buffer[PATH_MAX + 128];
+    struct text line = text_on(buffer, sizeof(buffer));
+    text_str(&line, "firn: malloc is that of ");
+    text_printable(&line, front_foreign);
+    text_str(&line, ": Firn stands aside; FIRN_OPTIONS=off does so without a word\n");
+    sys_write(2, line.data, line.length);
+}
+
 // True if Firn is to stand aside and can.
 static bool front_is_off(void) {
     static const char cannot[] = "firn: off: there is no other malloc in this program; ignored\n";
-    if (!options_get()->is_off) {
+    const bool is_off = options_get()->is_off;
+    if (!is_off && front_foreign == NULL) {
         return false;
     }
     if (!aside_find()) {
         sys_write(2, cannot, sizeof cannot - 1);
         return false;
+    }
+    if (!is_off) {
+        front_say_foreign();
     }
     return true;
 }
@@ -243,9 +263,7 @@ static void front_open_report(const char *target) {
         return;
     }
     text_str(&line, "firn: FIRN_OPTIONS: report: cannot use '");
-    for (; *target != '\0'; target++) {
-        text_char(&line, *target >= ' ' && *target <= '~' ? *target : '?');
-    }
+    text_printable(&line, target);
     text_str(&line, "': ");
     text_str(&line, wrong);
     text_str(&line, "; reports go to standard error\n");

@@ -81,7 +81,10 @@ int front_mallopt(int parameter, int value);
 // malloc_trim.
 int front_trim(size_t pad);
 
-// Once per process (life_may_start): reads the policy and FIRN_OPTIONS, says hello when verbose. False: off.
+// Before that is decided: the program's malloc is that of `module`, another file. Stays as it is until then.
+void front_note_foreign(const char *module);
+
+// Once per process (life_may_start): reads the policy and FIRN_OPTIONS, says hello when verbose. False: off, or there is another malloc.
 bool front_start(void);
 // At exit: the summary that stats=exit asks for.
 void front_end(void);

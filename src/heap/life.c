@@ -239,6 +239,10 @@ void life_decide(void) {
     }
 }
 
+bool life_is_decided(void) {
+    return state_now() != UNDECIDED;
+}
+
 bool life_is_aside(void) {
     life_decide();
     return state_now() == ASIDE;

@@ -13,6 +13,8 @@ void life_start(void);
 bool life_has_started(void);
 // True if the heap does not serve this process, and never will (heap/aside.h). Decides it first if need be.
 bool life_is_aside(void);
+// Whether it is decided.
+bool life_is_decided(void);
 // Decides that, and no more. For who must not start the heap. Idempotent.
 void life_decide(void);
 
