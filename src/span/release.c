@@ -93,13 +93,12 @@ static bool is_forgotten(struct run *run) {
 }
 
 void release_discard(struct release_batch *batch, struct run *run, uintptr_t object) {
-    if (run_body_bytes(run) > RELEASE_KEEP_MOST || large->delay_ns == 0) {
-        release_purge(batch, run);
-    } else if (can_close(run)) {
+    bool may_wait = run_body_bytes(run) <= RELEASE_KEEP_MOST && large->delay_ns != 0;
+    if (may_wait && can_close(run)) {
         add(batch, run, RELEASE_CLOSE, object);
-    } else if (FIRN_LARGE_RETIRE) {
+    } else if (may_wait && FIRN_LARGE_RETIRE) {
         add(batch, run, RELEASE_WIPE, object);
-    } else if (is_forgotten(run)) {
+    } else if (may_wait && is_forgotten(run)) {
         keep(batch, run);
     } else {
         release_purge(batch, run);
@@ -134,8 +133,7 @@ static void work(struct release_entry *entry) {
     struct run *run = entry->run;
     if (entry->action == RELEASE_WIPE || entry->action == RELEASE_CLOSE) {
         page_state_release(run->body, run_body_bytes(run)); // what is away reads as zeros
-        run->is_resident =
-            run->is_resident && !page_state_is_kept(run->body, run_body_bytes(run));
+        run->is_resident = run->is_resident && !page_state_is_kept(run->body, run_body_bytes(run));
     }
     switch (entry->action) {
     case RELEASE_WIPE:
