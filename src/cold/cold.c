@@ -31,6 +31,7 @@ struct process {
 };
 static struct process *process;
 static bool is_asked;
+static enum fault_engine engine;
 static _Atomic(const char *) reason;
 
 static void set_phase(enum phase phase) {
@@ -180,6 +181,9 @@ static void forget_claims(void) {
 
 // The mesher's descriptor, where it will have one, is opened before ours takes anything from it.
 static const char *prepare(void) {
+    if (engine > FAULT_EVENT) {
+        return "only under engine event";
+    }
     if (is_rationed()) {
         return "memory is rationed";
     }
@@ -240,6 +244,10 @@ void cold_choose(bool is_on, uint64_t after_ms, unsigned seal, uint64_t most_byt
         process = NULL;
         atomic_store_explicit(&reason, "no memory that is wiped on fork", memory_order_release);
     }
+}
+
+void cold_choose_engine(enum fault_engine chosen) {
+    engine = chosen;
 }
 
 void cold_upkeep(void) {

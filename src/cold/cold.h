@@ -14,6 +14,7 @@
 #define FIRN_COLD_COLD_H
 
 #include "src/base/compiler.h"
+#include "src/os/fault.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -22,6 +23,9 @@
 // Asks for it. Single-threaded, at start. `after_ms`: the age at which a page is frozen. `seal` and
 // `most_bytes`: as cold_store_choose.
 void cold_choose(bool is_on, uint64_t after_ms, unsigned seal, uint64_t most_bytes);
+
+// Of the engines of os/fault.h: one other than `event` keeps it off. Likewise.
+void cold_choose_engine(enum fault_engine engine);
 
 // To be called now and then, by a thread that holds no lock and can afford the start of one: starts the
 // cold tier, once in each process. May allocate. Preserves errno.

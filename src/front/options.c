@@ -33,6 +33,7 @@ enum option_index {
     OPTION_COLD_AFTER,
     OPTION_COLD_MAX,
     OPTION_SEAL,
+    OPTION_FAULT,
     OPTION_MESH,
     OPTION_MESH_PACE,
     OPTION_MESH_BUDGET,
@@ -57,6 +58,8 @@ static const struct option_key option_keys[OPTIONS] = {
     [OPTION_COLD_AFTER] = {"cold_after", NULL, 1, 86400, NULL},
     [OPTION_COLD_MAX] = {"cold_max", NULL, 0, (uint64_t)1 << 46, NULL},
     [OPTION_SEAL] = {"seal", "off mac aead", 0, 0, "off, mac or aead"},
+    // The order of enum option_fault.
+    [OPTION_FAULT] = {"fault", "auto event signal protect", 0, 0, "auto, event, signal or protect"},
     [OPTION_MESH] = {"mesh", "off auto", 0, 0, "auto or off"},
     [OPTION_MESH_PACE] = {"mesh_pace", NULL, 1, 100, NULL},
     [OPTION_MESH_BUDGET] = {"mesh_budget", NULL, 0, 1000000000, NULL},
@@ -207,6 +210,9 @@ static void options_set(unsigned index, uint64_t value, const char *text, size_t
         break;
     case OPTION_SEAL:
         options_now.seal = (unsigned)value;
+        break;
+    case OPTION_FAULT:
+        options_now.fault = (enum option_fault)value;
         break;
     case OPTION_MESH:
         options_now.mesh_auto = value != 0;

@@ -15,6 +15,14 @@ enum { OPTIONS_REPORT_BYTES = 256 };
 
 enum option_cold { OPTION_COLD_OFF, OPTION_COLD_ON, OPTION_COLD_AUTO };
 
+// The order of enum fault_engine.
+enum option_fault {
+    OPTION_FAULT_AUTO,
+    OPTION_FAULT_EVENT,
+    OPTION_FAULT_SIGNAL,
+    OPTION_FAULT_PROTECT
+};
+
 struct options {
     bool stats_exit;         // stats=exit: print a summary at exit
     bool stats_signal;       // stats_signal=on: a line on SIGUSR2
@@ -27,6 +35,7 @@ struct options {
     unsigned seal;           // seal=off|mac|aead: 0, 1 or 2; the level may ask for more
     uint64_t cold_max_bytes; // cold_max=BYTES: what frozen pages may be packed to; 0: no cap
     uint32_t cold_after_s;   // cold_after=SECONDS: the age at which; 1..86400, default 120
+    enum option_fault fault; // fault=auto|event|signal|protect: the engine of compaction
     bool mesh_auto;          // mesh=auto: compact without being asked; mesh=off
     unsigned mesh_pace;      // mesh_pace=N: percent of a processor for that; 1..100, default 25
     size_t mesh_budget;      // mesh_budget=N: mappings it may use; 0: as many as the kernel leaves

@@ -9,6 +9,7 @@
 #include "src/front/options.h"
 #include "src/heap/life.h"
 #include "src/heap/upkeep.h"
+#include "src/os/fault.h"
 #include "src/os/strain.h"
 #include "src/os/sys.h"
 
@@ -34,6 +35,11 @@ void life_started(void) {
     }
     if (firn_sample_rate != 0) {
         sample_watch();
+    }
+    enum fault_engine engine = (enum fault_engine)options_get()->fault;
+    if (engine != FAULT_NONE) { // else nothing of it is touched
+        fault_choose(engine);
+        cold_choose_engine(engine);
     }
     if (options_get()->cold == OPTION_COLD_ON) {
         cold_choose(true, cold_after_ms(), options_get()->seal, options_get()->cold_max_bytes);

@@ -36,4 +36,10 @@ for engine in event:ffffffff signal:ffffff7f protect:fffffe7f; do
     check_sqlite "$label"
     check_gcc "$label"
 done
+
+# By option, where a better one would work.
+unset FIRN_TEST_CAPS
+for engine in signal protect; do
+    FIRN_OPTIONS=fault=$engine check_calls "fault=$engine: " 'fine, raw EFAULT seen'
+done
 finish

@@ -75,6 +75,7 @@ static void expect_ok(const char *text, struct options want) {
     assert_string_equal(o.options.report, want.report);
     assert_int_equal(o.options.cold, want.cold);
     assert_int_equal(o.options.seal, want.seal);
+    assert_int_equal(o.options.fault, want.fault);
     assert_int_equal(o.options.cold_max_bytes, want.cold_max_bytes);
     assert_int_equal(o.options.cold_after_s, want.cold_after_s != 0 ? want.cold_after_s : 120);
     assert_int_equal(o.options.mesh_auto, want.mesh_auto);
@@ -161,6 +162,11 @@ static void test_words(void **state) {
     expect_ok("cold=on:cold=off", defaults);
     want = (struct options){.purge_delay_ms = 1000, .seal = 2, .cold_max_bytes = 1 << 20};
     expect_ok("seal=mac:seal=aead:cold_max=1m", want);
+    want = (struct options){.purge_delay_ms = 1000, .fault = OPTION_FAULT_SIGNAL};
+    expect_ok("fault=event:fault=signal", want);
+    expect_complaint("fault=uffd",
+                     "firn: FIRN_OPTIONS: fault: value 'uffd' ignored; expected auto, event, "
+                     "signal or protect\n");
     expect_complaint("seal=gcm",
                      "firn: FIRN_OPTIONS: seal: value 'gcm' ignored; expected off, mac or aead\n");
     static const char *const bad[] = {"", "o", "onn", "off on", "ON", " "};
