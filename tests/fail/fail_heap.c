@@ -1,7 +1,7 @@
 // The whole heap with the Nth call into the kernel failing, once and for good, for every N that a
 // mixed workload reaches: each request is served or answers NULL with ENOMEM, no block loses its
 // content, nothing crashes, and once the kernel answers again everything works.
-// firn-test: levels=2,3 timeout=300 wrap=mmap,munmap,mprotect,madvise,mremap,munlock,mlock2,getrlimit,syscall
+// firn-test: levels=2,3 timeout=600 wrap=mmap,munmap,mprotect,madvise,mremap,munlock,mlock2,getrlimit,syscall
 #include "src/heap/heap.h"
 
 #include "hardening/sample.h"
@@ -230,9 +230,9 @@ static void run_all(bool is_start, uint32_t caps) {
                               .is_sparse = (caps & CAP_RESERVE) == 0};
             struct child c = {.status = -1};
             // From some call on, a share of them: the same places are reached over and over.
-            unsigned step = test_is_thorough() ? 7 : 37;
+            unsigned step = test_is_thorough() ? 7 : 67;
             for (r.nth = 1 + e * 2 + mode; r.nth < CALLS_MOST && !child_exited(&c, UNREACHED);
-                 r.nth += r.nth < 40 ? (test_is_thorough() ? 1 : 3) : step) {
+                 r.nth += r.nth < 40 ? (test_is_thorough() ? 1 : 5) : step) {
                 child_run(&c, live, &r);
                 if (!child_exited(&c, 0) && !child_exited(&c, UNREACHED)) {
                     fail_msg("call %u, mode %u, errno %d, caps %s: status %x %s", r.nth, mode,

@@ -1,6 +1,6 @@
 // The heap at the end of what a limit allows: requests are refused with ENOMEM however often they
 // are repeated, blocks keep their content, and what is freed can be had again.
-// firn-test: levels=2,3 timeout=300
+// firn-test: levels=2,3 timeout=600
 #include "src/heap/heap.h"
 
 #include "src/os/caps.h"
@@ -94,9 +94,10 @@ static void live(void *context) {
 
 static void check(__rlimit_resource_t resource, uint32_t caps) {
     static const size_t sizes[] = {64, 1000, 8192, 100000, 3 * MIB};
-    // Each size with each limit, and half of them without markers, unless all are wanted.
-    unsigned step = caps == CAP_ALL || test_is_thorough() ? 1 : 2;
-    for (unsigned i = step - 1; i < sizeof(sizes) / sizeof(sizes[0]); i += step) {
+    // Each size with each limit, and each with markers and without, unless all of both are wanted.
+    unsigned step = test_is_thorough() ? 1 : 2;
+    unsigned first = step == 2 && (resource == RLIMIT_AS) == (caps == CAP_ALL) ? 1 : 0;
+    for (unsigned i = first; i < sizeof(sizes) / sizeof(sizes[0]); i += step) {
         struct limit l = {resource, sizes[i], caps};
         struct child c;
         child_run(&c, live, &l);

@@ -24,7 +24,7 @@
 static const char *stress_name = "stress";
 static uint64_t stress_seed;
 static uint64_t stress_deadline_ns;
-static unsigned stress_seconds = 3;
+static unsigned stress_seconds; // unless the program chose: a few
 
 // ---- failing ----
 
@@ -73,6 +73,10 @@ static inline void stress_sleep_ms(unsigned ms) {
 
 static inline void stress_start(const char *name, int argc, char **argv) {
     stress_name = name;
+    // Beside other tests; longer in CI (tests/README.md).
+    if (stress_seconds == 0) {
+        stress_seconds = getenv("FIRN_THOROUGH") != NULL ? 4 : 2;
+    }
     stress_seed = stress_now_ns() ^ ((uint64_t)getpid() << 40);
     if (argc > 1) {
         stress_seconds = (unsigned)strtoul(argv[1], NULL, 10);

@@ -2,7 +2,7 @@
 // waited for that: they allocate, and take a lock that another thread holds while it allocates.
 // And fork from a timer's signal handler, whatever of the heap it interrupted.
 //
-// firn-test: levels=0,1,2,3 timeout=60 sanitize=none
+// firn-test: levels=0,1,2,3 timeout=300 sanitize=none
 
 #include "tests/stress/stress.h"
 

@@ -4,7 +4,7 @@
 // Where the cold tier does not run (no right to a userfaultfd that serves system calls) the same is done
 // without it, and said.
 //
-// firn-test: levels=0,2,3 timeout=120 sanitize=none
+// firn-test: levels=0,2,3 timeout=300 sanitize=none
 
 #include "tests/stress/stress.h"
 

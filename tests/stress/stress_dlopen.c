@@ -2,7 +2,7 @@
 // modules' constructors allocate (libstdc++'s emergency pool), their code allocates through its
 // own call sites, and all of it is freed again on dlclose.
 //
-// firn-test: levels=0,1,2,3 timeout=60 sanitize=none
+// firn-test: levels=0,1,2,3 timeout=300 sanitize=none
 
 #include "tests/stress/stress.h"
 

@@ -4,7 +4,7 @@
 //
 // What a thread leaves behind must be taken over: Pss must not grow from round to round.
 //
-// firn-test: levels=0,1,2,3 timeout=60 sanitize=address,thread
+// firn-test: levels=0,1,2,3 timeout=300 sanitize=address,thread
 
 #include "tests/stress/stress.h"
 

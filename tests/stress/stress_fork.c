@@ -6,7 +6,7 @@
 // posix_spawn, a child that forks again; and two children of one moment must not make the same
 // random choices.
 //
-// firn-test: levels=0,1,2,3 timeout=60 sanitize=address
+// firn-test: levels=0,1,2,3 timeout=300 sanitize=address
 
 #include "tests/stress/stress.h"
 

@@ -4,7 +4,7 @@
 // Of a large block only the start of each page and the last byte are written and checked: that is
 // enough to see a wrong mapping, and it leaves time for more blocks.
 //
-// firn-test: levels=0,1,2,3 timeout=60 sanitize=address,thread
+// firn-test: levels=0,1,2,3 timeout=300 sanitize=address,thread
 
 #include "tests/stress/stress.h"
 

@@ -3,7 +3,7 @@
 // A sized free after a shrink that found no memory; alignment when a size has run out of addresses
 // (36 bits of them a size in a narrow space, through the test hook).
 //
-// firn-test: levels=0,1,2,3 timeout=120 sanitize=none
+// firn-test: levels=0,1,2,3 timeout=300 sanitize=none
 
 #include "tests/stress/stress.h"
 

@@ -7,7 +7,7 @@
 // What libc itself does in a child before any fork handler, like writing to the locks of all streams,
 // has to find its memory as well: a program with threads has thousands of streams here, on merged pages.
 //
-// firn-test: levels=0,1,2,3 timeout=60
+// firn-test: levels=0,1,2,3 timeout=300
 
 #include "tests/stress/stress.h"
 

@@ -5,7 +5,7 @@
 // next size. An allocator that leaves such memory with an owner who never asks for that size
 // again grows by 64 MiB a size; the bound at the end is what this phase is for.
 //
-// firn-test: levels=0,1,2,3 timeout=60 sanitize=address,thread
+// firn-test: levels=0,1,2,3 timeout=300 sanitize=address,thread
 
 #include "tests/stress/stress.h"
 

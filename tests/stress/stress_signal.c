@@ -2,7 +2,7 @@
 // read blocks, and spoil errno on purpose before they put it back. What must hold: no block is
 // damaged, no thread hangs, free leaves errno alone even when a signal lands inside it.
 //
-// firn-test: levels=0,1,2,3 timeout=60 sanitize=address,thread
+// firn-test: levels=0,1,2,3 timeout=300 sanitize=address,thread
 
 #include "tests/stress/stress.h"
 

@@ -4,7 +4,7 @@
 // Sequences that matter: resize of a block another thread made; a remote free into a span whose
 // owner is refilling from it; aligned blocks freed like any other; calloc over recycled memory.
 //
-// firn-test: levels=0,1,2,3 timeout=60 sanitize=address,thread
+// firn-test: levels=0,1,2,3 timeout=300 sanitize=address,thread
 
 #include "tests/stress/stress.h"
 

@@ -3,6 +3,7 @@
 
 #include "src/base/align.h"
 #include "src/heap/heap.h"
+#include "tests/support/child.h"
 #include "tests/support/small_case.h"
 
 #include <pthread.h>
@@ -156,7 +157,8 @@ static void neighbours_come_and_go(void **state) {
         assert_int_equal(pthread_create(&threads[i], NULL, come_and_go, (void *)(i + 1)), 0);
     }
     uint64_t seed = 7;
-    for (unsigned round = 0; round < 2000; round++) {
+    unsigned rounds = test_is_thorough() ? 2000 : 500;
+    for (unsigned round = 0; round < rounds; round++) {
         size_t size = 33000 + (size_t)small_draw(&seed, 1 << 20);
         void *p = heap_alloc(size, site);
         size_t usable = FIRN_LARGE_SLACK ? size : align_up(size, FIRN_PAGE);

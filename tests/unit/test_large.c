@@ -280,7 +280,8 @@ static void shadow_resize(struct shadow *s) {
 
 static void check_random(void) {
     case_seed = 88172645463325252u;
-    for (unsigned i = 0; i < 1000; i++) {
+    unsigned steps = test_is_thorough() ? 1000 : 400;
+    for (unsigned i = 0; i < steps; i++) {
         struct shadow *s = &shadows[case_draw(SHADOWS)];
         if (s->p == NULL) {
             bool is_zero;

@@ -1,7 +1,7 @@
 // Large objects as a whole: memory and mappings that come back, further reservations, neighbours that
 // are not ours, threads and forks.
 //
-// firn-test: levels=2,3 timeout=300 sanitize=address
+// firn-test: levels=2,3 timeout=600 sanitize=address
 #include "src/span/large_heap.h"
 
 #include "src/base/config.h"
@@ -305,7 +305,7 @@ static void check_fork(void) {
     for (uintptr_t i = 0; i < 3; i++) {
         ENSURE(pthread_create(&threads[i], NULL, work, (void *)i) == 0);
     }
-    unsigned forks = test_is_thorough() ? 60 : 15;
+    unsigned forks = test_is_thorough() ? 60 : 8;
     for (unsigned i = 0; i < forks; i++) {
         int status = -1;
         large_before_fork();
