@@ -1,12 +1,13 @@
 # What the scripts of this folder share; sourced, never run. On top of tests/preload/lib.sh.
 # shellcheck shell=bash
-# shellcheck disable=SC2034,SC2154 # work, short, FIRN_LIB: preload/lib.sh
+# shellcheck disable=SC2034,SC2154 # work, short, few, FIRN_LIB: preload/lib.sh
 #
 # A script drives its program twice with one function: first without Firn, then with it. The function
 # starts what it needs by `start` and `run`, writes what must come out the same to $out, and ends with
 # `stop`. `compare NAME FUNCTION` gives the verdict.
 daemons_here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$daemons_here/../preload/lib.sh"
+few=$short
 
 # Programs that change their user have to be able to read it; and nothing else of the machine's.
 chmod 711 "$work"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# firn-test: levels=2 timeout=200
+# firn-test: levels=2 timeout=600 run=alone
 # make fuzz-demo from end to end: afl-fuzz finds the planted bug under the library, the replay names it.
 . "$(dirname "$0")/lib.sh"
 cd "$(dirname "$0")/../.." || exit 1

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# firn-test: timeout=60
+# firn-test: timeout=300
 #
 # The static archive in a program that was not made for it: its internal names may not clash, and
 # both C and C++ must end up in Firn. Then an installed tree, used as README says.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# firn-test: levels=1,2 timeout=120
+# firn-test: levels=1,2 timeout=300
 #
 # libfirn-checked.so and libfirn-light-checked.so: the checked functions of level 3, and nothing else
 # changed. The programs are those that test level 3.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# firn-test: levels=2 timeout=120
+# firn-test: levels=2 timeout=300
 #
 # make install, what README says about it, and that uninstall leaves nothing.
 set -u

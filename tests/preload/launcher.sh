@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# firn-test: levels=2 timeout=60
+# firn-test: levels=2 timeout=300
 #
 # tools/firn.c as a user meets it: which library it picks, what it passes on, how it fails.
 set -u
@@ -88,7 +88,7 @@ expect "a path that cannot be preloaded" \
 
 "$firn" run sleep 60 &
 sleeper=$!
-for _ in $(seq 50); do
+for _ in $(seq 300); do
     [ "$(cat /proc/$sleeper/comm)" = sleep ] && grep -q libfirn /proc/$sleeper/maps && break
     sleep 0.1
 done

@@ -12,13 +12,15 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 : "${FIRN_LIB:?is the library to preload}"
 short=${FIRN_SHORT:-$([ "${FIRN_LEVEL:-2}" = 2 ] && echo 0 || echo 1)}
+# Few rows, keys and rounds of everything: in the short form, and unless all is wanted.
+few=$([ -n "${FIRN_THOROUGH:-}" ] && echo "$short" || echo 1)
 unset LD_PRELOAD FIRN_OPTIONS
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/firn-preload.XXXXXX") || exit 1
 failures=0
 daemons=() # process ids of what start_daemon started
 limit=()   # a command prefix under which programs run, for example (prlimit --as=4G)
-seconds=60 # bound of one program
+seconds=200 # bound of one program; others may have the processors
 
 cleanup() {
     local pid
@@ -111,12 +113,14 @@ same() { # NAME COMMAND...
     fi
 }
 
+# None that the kernel gives to connections on its own, and that is free: other tests have servers, too.
 free_port() {
-    perl -MIO::Socket::INET -e \
-        'print IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1")->sockport'
+    perl -MIO::Socket::INET -e 'for (1 .. 100) {
+        my $port = 10000 + int rand 20000;
+        print($port), exit if IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1", LocalPort => $port) }'
 }
 
-# Starts COMMAND under Firn with output in $work/daemon.log; waits until PORT answers, at most 15 s.
+# Starts COMMAND under Firn with output in $work/daemon.log; waits until PORT answers, at most 60 s.
 # Sets $pid. False when it ended, or is not running with the library.
 start_daemon() { # PORT COMMAND...
     local port=$1 i
@@ -125,7 +129,7 @@ start_daemon() { # PORT COMMAND...
     (exec "${limit[@]}" env LD_PRELOAD="$FIRN_LIB" "$@" >"$work/daemon.log" 2>&1) &
     pid=$!
     daemons+=("$pid")
-    for ((i = 0; i < 150; i++)); do
+    for ((i = 0; i < 600; i++)); do
         if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
             grep -qF "$FIRN_LIB" "/proc/$pid/maps"
             return
@@ -140,11 +144,11 @@ start_daemon() { # PORT COMMAND...
 end_daemon() { # NAME PID
     local pid=$2 i status reason=
     kill "$pid" 2>/dev/null || reason="ended by itself"
-    for ((i = 0; i < 100; i++)); do
+    for ((i = 0; i < 600; i++)); do
         kill -0 "$pid" 2>/dev/null || break
         sleep 0.1
     done
-    kill -9 "$pid" 2>/dev/null && reason="did not end within 10 s of SIGTERM"
+    kill -9 "$pid" 2>/dev/null && reason="did not end within 60 s of SIGTERM"
     wait "$pid" 2>/dev/null
     status=$?
     daemons=("${daemons[@]/$pid/}")

@@ -1,6 +1,6 @@
 # Checks of daemons, used with and without limits; sourced, never run.
 # shellcheck shell=bash
-# shellcheck disable=SC2154 # work, here, short, limit: lib.sh
+# shellcheck disable=SC2154 # work, here, few, limit: lib.sh
 
 # ---- redis ----
 
@@ -67,12 +67,12 @@ redis_verify() { # NAME COUNT PORT: every answer as expected
 }
 
 check_redis() { # LABEL
-    local name="${1}redis" count=$((short ? 4000 : 30000)) port
+    local name="${1}redis" count=$((few ? 4000 : 30000)) port
     need "$name" redis-server redis-cli redis-benchmark || return
     port=$(free_port)
     mkdir -p "$work/redis"
     if ! start_daemon "$port" redis-server --port "$port" --bind 127.0.0.1 --save '' \
-        --appendonly no --dir "$work/redis" --io-threads $((short ? 1 : 2)) --activedefrag no; then
+        --appendonly no --dir "$work/redis" --io-threads $((few ? 1 : 2)) --activedefrag no; then
         not_ok "$name" "did not start: $(tail -n 2 "$work/daemon.log" | tr '\n' ' ')"
         return
     fi
@@ -80,7 +80,7 @@ check_redis() { # LABEL
     redis_expected "$count" >"$work/expected"
     redis_fill "$name-load" "$count" "$port"
     redis_verify "$name-values" "$count" "$port"
-    if firn redis-benchmark -p "$port" -q -n $((short ? 3000 : 20000)) -c 30 -P 8 -d 200 -r 10000 \
+    if firn redis-benchmark -p "$port" -q -n $((few ? 3000 : 20000)) -c 30 -P 8 -d 200 -r 10000 \
         -t set,get,lpush,sadd,hset,zadd,mset >"$work/bench.log" 2>&1; then
         ok "$name-benchmark"
     else
@@ -89,7 +89,7 @@ check_redis() { # LABEL
     # Forks, with all threads at work; the child writes the whole data set.
     plain redis-cli -p "$port" SAVE >/dev/null
     plain redis-cli -p "$port" BGSAVE >/dev/null
-    for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    for _ in $(seq 300); do
         sleep 0.2
         plain redis-cli -p "$port" INFO persistence >"$work/info"
         grep -q 'rdb_bgsave_in_progress:0' "$work/info" && break
@@ -121,7 +121,7 @@ check_memcached() { # LABEL OPTION...
         return
     fi
     local server=$pid
-    if firn perl "$here/programs/memcached.pl" "$port" $((short ? 3000 : 20000)) \
+    if firn perl "$here/programs/memcached.pl" "$port" $((few ? 3000 : 20000)) \
         >"$work/client.log" 2>&1 && grep -q '^all values are right' "$work/client.log"; then
         ok "$name-values"
     else
@@ -176,11 +176,11 @@ check_nginx() { # LABEL
     local server=$pid
     # The client reloads the configuration (workers fork and end) in the middle of its requests.
     if firn perl "$here/programs/nginx.pl" "$port" "$work/nginx/files" "$server" \
-        $((short ? 300 : 2000)) >"$work/client.log" 2>&1 &&
+        $((few ? 300 : 2000)) >"$work/client.log" 2>&1 &&
         grep -q '^all files are right' "$work/client.log"; then
         ok "$name-files"
     else
-        not_ok "$name-files" "$(tail -n 1 "$work/client.log")"
+        not_ok "$name-files" "$(head -c 300 "$work/client.log" | tr '\n' ' ')"
     fi
     if grep -aE 'exited on signal|^firn:|alert' "$work/nginx/error.log" >"$work/alerts"; then
         not_ok "$name-workers" "$(head -n 1 "$work/alerts")"

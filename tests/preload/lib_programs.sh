@@ -4,22 +4,22 @@
 
 check_perl() { # LABEL
     need "${1}perl" perl || return
-    same "${1}perl" perl "$here/programs/words.pl" $((short ? 20000 : 100000))
+    same "${1}perl" perl "$here/programs/words.pl" $((few ? 20000 : 100000))
 }
 
 check_lua() { # LABEL
     need "${1}lua" lua5.4 || return
-    same "${1}lua" lua5.4 "$here/programs/tables.lua" $((short ? 20000 : 100000))
+    same "${1}lua" lua5.4 "$here/programs/tables.lua" $((few ? 20000 : 100000))
 }
 
 check_node() { # LABEL
     need "${1}node" node || return
-    same "${1}node" node "$here/programs/objects.js" $((short ? 5000 : 30000))
+    same "${1}node" node "$here/programs/objects.js" $((few ? 5000 : 30000))
 }
 
 check_python() { # LABEL
     need "${1}python3" python3 || return
-    same "${1}python3" /usr/bin/python3 "$here/programs/objects.py" $((short ? 3000 : 20000))
+    same "${1}python3" /usr/bin/python3 "$here/programs/objects.py" $((few ? 3000 : 20000))
 }
 
 check_bash() { # LABEL
@@ -37,12 +37,12 @@ check_bash() { # LABEL
         for ((i = 0; i < 5000; i++)); do
             table[key$i]=${sum}x$i
         done
-        echo "$sum ${#table[@]} ${table[key4999]}"' bash $((short ? 200 : 1000))
+        echo "$sum ${#table[@]} ${table[key4999]}"' bash $((few ? 200 : 1000))
 }
 
 check_sort() { # LABEL
     # Threads: sort reads, splits and merges with eight of them.
-    seq 1 $((short ? 200000 : 1000000)) | awk '{ print ($1 * 7919) % 1000003, "line", $1 }' \
+    seq 1 $((few ? 200000 : 1000000)) | awk '{ print ($1 * 7919) % 1000003, "line", $1 }' \
         >"$work/input"
     same "${1}sort-8-threads" sort --parallel=8 -S 64M -k1,1n -k3,3r
 }
@@ -54,7 +54,7 @@ check_sqlite() { # LABEL
         echo 'PRAGMA journal_mode=MEMORY; PRAGMA synchronous=OFF;'
         echo 'CREATE TABLE item(id INTEGER PRIMARY KEY, name TEXT, price REAL, note BLOB);'
         echo "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i <
-            $((short ? 20000 : 100000)))
+            $((few ? 20000 : 100000)))
             INSERT INTO item SELECT i, printf('name-%06d', i * 7919 % 100003), i * 0.25,
             zeroblob(i % 200) FROM n;"
         echo 'CREATE INDEX by_name ON item(name); CREATE INDEX by_price ON item(price, name);'
@@ -108,7 +108,7 @@ git gc -q --aggressive --prune=now
 git fsck --full
 git status --short | wc -l
 END
-    same "${1}git" bash "$work/git.sh" "$work" $((short ? 15 : 60))
+    same "${1}git" bash "$work/git.sh" "$work" $((few ? 15 : 60))
     rm -rf "${work:?}/home" "$work/repo" "$work/clone"
 }
 

@@ -1,32 +1,11 @@
 #!/usr/bin/env bash
-# Programs under limits: address space, strict overcommit, one core, threads beyond the cores, no
-# new privileges, locked memory. What runs with the C library's malloc must run with Firn.
-# firn-test: levels=0,1,2,3 timeout=300
+# Programs under limits: address space, one core, threads beyond the cores, no new privileges, locked
+# memory. What runs with the C library's malloc must run with Firn.
+# firn-test: levels=0,1,2,3 timeout=900
 . "$(dirname "$0")/lib.sh"
 . "$here/lib_programs.sh"
 . "$here/lib_daemons.sh"
-
-# Limits are compared, not amounts of work.
-long=$([ "$short" = 0 ] && echo 1 || echo 0)
-short=1
-
-check_some() { # LABEL
-    check_perl "$1"
-    check_bash "$1"
-    [ "$long" = 1 ] || return
-    check_lua "$1"
-    check_python "$1"
-    check_sqlite "$1"
-    check_gcc "$1"
-    check_sort "$1"
-}
-
-check_all() { # LABEL
-    check_some "$1"
-    [ "$long" = 1 ] || return
-    check_git "$1"
-    check_node "$1"
-}
+. "$here/lib_limits.sh"
 
 # $1 KiB of address space, by the shell's own limit.
 under_ulimit_v() { # KIB
@@ -45,40 +24,6 @@ check_address_space() {
     check_bash ulimit-v-64M:
     check_lua ulimit-v-64M:
     limit=()
-}
-
-# Two of /proc/sys/vm's files decide for the whole machine. They are put back by a process of its
-# own that reads a pipe until nobody is left to write: when the checks are done, or when this
-# script is gone, however it went.
-check_overcommit() {
-    local mode=/proc/sys/vm/overcommit_memory ratio=/proc/sys/vm/overcommit_ratio
-    exec 8<$mode
-    if ! flock -w 60 8; then
-        skip overcommit-2 "another run is at it"
-        return
-    fi
-    local was
-    was=$(cat $mode)
-    if ! { echo "$was" >$mode; } 2>/dev/null; then
-        skip overcommit-2 "only root of the machine itself may set vm.overcommit_memory"
-        return
-    fi
-    # shellcheck disable=SC2016
-    exec 9> >(exec setsid bash -c 'trap "" HUP INT TERM; mode=$(cat "$1") ratio=$(cat "$2")
-        echo 95 >"$2"; echo 2 >"$1"; cat; echo "$mode" >"$1"; echo "$ratio" >"$2"' \
-        bash $mode $ratio >/dev/null 2>&1 8<&-)
-    local keeper=$! i
-    for ((i = 0; i < 50; i++)); do
-        [ "$(cat $mode)" = 2 ] && break
-        sleep 0.1
-    done
-    check_some overcommit-2:
-    [ "$long" = 0 ] || check_redis overcommit-2: # forks, with the whole data set
-    [ "$(cat $mode)" = 2 ] || not_ok overcommit-2 "strict mode was not on while the checks ran"
-    exec 9>&-
-    wait $keeper
-    [ "$(cat $mode)" != 2 ] || not_ok overcommit-2 "strict mode is still on"
-    exec 8<&-
 }
 
 check_cores() {
@@ -146,5 +91,4 @@ check_address_space
 check_cores
 check_privileges
 check_mlockall
-check_overcommit
 finish

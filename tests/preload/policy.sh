@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # P-POLICY: /etc/firn.conf as a process meets it, in a mount namespace with an /etc of its own; FIRN_OPTIONS=off.
-# firn-test: levels=2,3 timeout=60
+# firn-test: levels=2,3 timeout=300
 . "$(dirname "$0")/lib.sh"
 
 # A process that stands aside makes none of Firn's calls but those that read what it shall do.

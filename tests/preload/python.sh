@@ -3,10 +3,10 @@
 #
 # They come with Debian's libpython3.11-testsuite. A test that fails without Firn on this machine
 # (as some do for root) is no complaint against Firn: the lists of failures are compared.
-# firn-test: levels=0,1,2,3 timeout=300
+# firn-test: levels=0,1,2,3 timeout=600
 . "$(dirname "$0")/lib.sh"
 
-seconds=120
+seconds=300
 modules="test_json test_threading test_subprocess test_dict test_list"
 [ "$short" = 0 ] || modules="test_json test_dict test_list"
 

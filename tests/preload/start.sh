@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # How a process may start: options right and wrong, set-user-ID, no environment, closed or few
 # descriptors, odd address spaces and resource limits.
-# firn-test: levels=0,1,2,3 timeout=120
+# firn-test: levels=0,1,2,3 timeout=300
 . "$(dirname "$0")/lib.sh"
 . "$here/lib_programs.sh"
 
-seconds=20
+seconds=100
 
 # ---- FIRN_OPTIONS ----
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Real programs while a thread of Firn's own stages pages of their heap at random, all the time, under
 # each engine: the same output, and no system call that fails.
-# firn-test: levels=2 timeout=500
+# firn-test: levels=2 timeout=900
 . "$(dirname "$0")/lib.sh"
 . "$here/lib_programs.sh"
 FIRN_LIB=$FIRN_TEST_LIB
-short=1
+few=1
 export FIRN_TEST_ARM=storm
 
 # Under `event` the kernel waits for whoever calls it; else only pinned calls are safe.

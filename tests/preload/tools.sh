@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # git, sqlite3, gcc and g++ under the preload: the same hashes, rows and object files.
-# firn-test: levels=0,1,2,3 timeout=240
+# firn-test: levels=0,1,2,3 timeout=600
 . "$(dirname "$0")/lib.sh"
 . "$here/lib_programs.sh"
 
