@@ -69,7 +69,7 @@ int firn_fuzz_search(const uint8_t *data, size_t size) {
     for (unsigned i = 0; i < SEARCH_PLACES; i++) {
         read_item(&in, &bins[i]);
     }
-    const struct search_fit found = search_best(pages, n, bins, usable);
+    const struct search_fit found = search_best(pages, n, bins, usable, ~(uint64_t)0);
     struct search_fit best = {0, 0};
     unsigned fullest = 0;
     for (unsigned place = 0; place < SEARCH_PLACES; place++) {

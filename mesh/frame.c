@@ -82,9 +82,14 @@ static struct block *make_block(unsigned cell) {
     return *place;
 }
 
-// The first stretch of free places of a block: as long as wanted or, with `any`, as there is.
-static unsigned find_stretch(const struct block *b, unsigned wanted, bool any, unsigned *got) {
-    for (unsigned i = 0; i < FRAME_BLOCK; i++) {
+// The first stretch of free places of a block from a frame of the phase on: as long as wanted or, with `any`, as
+// there is.
+static unsigned find_stretch(uint32_t index, unsigned wanted, const struct frame_phase *phase,
+                             bool any, unsigned *got) {
+    const struct block *b = blocks[index];
+    unsigned first = index * FRAME_BLOCK % phase->cycle;
+    unsigned i = (phase->phase + phase->cycle - first) % phase->cycle;
+    for (; i < FRAME_BLOCK; i += phase->cycle) {
         unsigned n = 0;
         while (n < wanted && i + n < FRAME_BLOCK && (b->taken >> (i + n) & 1) == 0) {
             n++;
@@ -93,29 +98,28 @@ static unsigned find_stretch(const struct block *b, unsigned wanted, bool any, u
             *got = n;
             return i;
         }
-        i += n;
     }
     return FRAME_BLOCK;
 }
 
 // With frame_lock. A new block only when no old one has as much room: the file stays dense.
-static uint32_t find_free(unsigned cell, unsigned wanted, unsigned *got) {
+static uint32_t find_free(unsigned cell, unsigned wanted, const struct frame_phase *phase,
+                          unsigned *got) {
     for (uint32_t i = cell_blocks[cell]; i != 0; i = blocks[i - 1]->next) {
-        unsigned place = find_stretch(blocks[i - 1], wanted, false, got);
+        unsigned place = find_stretch(i - 1, wanted, phase, false, got);
         if (place < FRAME_BLOCK) {
             return (i - 1) * FRAME_BLOCK + place;
         }
     }
-    const struct block *made = make_block(cell);
-    if (made != NULL) {
-        return (blocks_made - 1) * FRAME_BLOCK + find_stretch(made, wanted, true, got);
-    }
-    return FRAME_NONE;
+    return make_block(cell) != NULL ? (blocks_made - 1) * FRAME_BLOCK +
+                                          find_stretch(blocks_made - 1, wanted, phase, true, got)
+                                    : FRAME_NONE;
 }
 
-uint32_t frame_open(unsigned cell, unsigned wanted, unsigned *got) {
+uint32_t frame_open(unsigned cell, unsigned wanted, const struct frame_phase *phase,
+                    unsigned *got) {
     lock_acquire(&frame_lock);
-    uint32_t number = find_free(cell, wanted, got);
+    uint32_t number = find_free(cell, wanted, phase, got);
     for (unsigned i = 0; number != FRAME_NONE && i < *got; i++) {
         struct block *b = block_of(number + i);
         unsigned place = frame_place(number + i);

@@ -16,9 +16,12 @@ enum { FRAME_NONE = 0, FRAME_BLOCK = SEARCH_PLACES };
 // The file behind it is made at first use. With the mesher's lock.
 bool frame_start(void) FIRN_CHECKED;
 
-// Up to `wanted` neighbouring frames that were free, each with one user, the caller. Returns the first, and
-// how many in *got; FRAME_NONE: no memory or no more frames. What is in them is undefined.
-uint32_t frame_open(unsigned cell, unsigned wanted, unsigned *got);
+// Up to `wanted` neighbouring frames that were free, each with one user, the caller. Returns the first, which
+// leaves the rest `phase` when divided by `cycle`, at most half a block, and how many in *got; FRAME_NONE: no memory or no more frames. What is in them is undefined.
+struct frame_phase {
+    unsigned cycle, phase;
+};
+uint32_t frame_open(unsigned cell, unsigned wanted, const struct frame_phase *phase, unsigned *got);
 // One user more; false if there is none left, and the frame with them.
 bool frame_hold(uint32_t number) FIRN_CHECKED;
 // One user less. After the last one its memory goes back: at once, or when frames are no longer lent.

@@ -297,20 +297,28 @@ static bool is_as_planned(const struct merge_run *run, const struct span *s, uns
     return fits;
 }
 
-// How many of its first pages are; the last of them occupies something.
-static unsigned count_as_planned(const struct merge_run *run, const struct span *s,
+// What is staged together.
+struct set {
+    struct merge_run *runs;
+    unsigned count;
+    uintptr_t address, end; // from the first page that is merged to the last
+    struct search_page now[MERGE_RUNS][PLAN_STRETCH];
+};
+
+// How many of its first pages are; 0 if none of these occupies anything.
+static unsigned count_as_planned(const struct merge_run *run,
                                  struct search_page now[PLAN_STRETCH]) {
-    unsigned good = 0;
-    for (unsigned i = 0; i < run->pages && is_as_planned(run, s, i, &now[i]); i++) {
-        good = search_is_empty(run->planned[i].mask) ? good : i + 1;
+    const struct span *s = merge_span_of(run->address);
+    unsigned good = 0, users = 0;
+    for (; good < run->pages && is_as_planned(run, s, good, &now[good]); good++) {
+        users += !search_is_empty(run->planned[good].mask);
     }
-    return good;
+    return users > 0 ? good : 0;
 }
 
-static void note_merged(const struct merge_run *run, unsigned n, const struct search_page now[],
-                        uint64_t began_ns) {
+static void note_merged(const struct merge_run *run, const struct search_page now[]) {
     size_t users = 0;
-    for (unsigned i = 0; i < n; i++) {
+    for (unsigned i = 0; i < run->done; i++) {
         bool is_user = !search_is_empty(run->planned[i].mask);
         merge_note_entry(run->address + i * (uintptr_t)FIRN_PAGE,
                          pages_entry(is_user ? PAGES_MESHED : PAGES_FILLER, run->frame + i));
@@ -324,12 +332,10 @@ static void note_merged(const struct merge_run *run, unsigned n, const struct se
         atomic_store_explicit(&meshed_most, pages, memory_order_relaxed);
     }
     merged += users;
-    note_pause(clock_ns() - began_ns);
 }
 
-static void copy_pages(const struct merge_run *run, unsigned n, const struct search_page now[],
-                       bool is_back) {
-    for (unsigned i = 0; i < n; i++) {
+static void copy_pages(const struct merge_run *run, const struct search_page now[], bool is_back) {
+    for (unsigned i = 0; i < run->done; i++) {
         uintptr_t page = run->address + i * (uintptr_t)FIRN_PAGE;
         uintptr_t view = frame_view(run->frame + i);
         merge_copy_granules(now[i].mask, is_back ? view : page, is_back ? page : view);
@@ -337,69 +343,125 @@ static void copy_pages(const struct merge_run *run, unsigned n, const struct sea
 }
 
 // The pages are staged by us. What was lost on the way is still in the frames.
-static bool exchange(const struct merge_run *run, unsigned n, const struct search_page now[]) {
-    size_t bytes = (size_t)n << FIRN_PAGE_SHIFT;
+static bool exchange(const struct merge_run *run, const struct search_page now[]) {
     bool is_lost = false;
-    copy_pages(run, n, now, false);
-    if (frame_map(run->frame, run->address, n, &is_lost)) {
-        fault_publish(run->address, bytes);
+    copy_pages(run, now, false);
+    if (frame_map(run->frame, run->address, run->done, &is_lost)) {
         return true;
     }
     if (is_lost) {
-        copy_pages(run, n, now, true);
-        fault_publish(run->address, bytes);
-        fault_adopt(run->address, bytes);
+        copy_pages(run, now, true);
+        fault_adopt(run->address, (size_t)run->done << FIRN_PAGE_SHIFT);
     } else {
-        fault_release(run->address, bytes);
+        fault_open(run->address, (size_t)run->done << FIRN_PAGE_SHIFT);
     }
     return false;
 }
 
 // Looked at again once nobody can write: what was being handed out is settled now, or is not merged.
-static enum merge_result merge_held(struct span *s, const struct merge_run *run, unsigned *done) {
-    struct search_page now[PLAN_STRETCH];
-    unsigned n = count_as_planned(run, s, now);
-    if (n == 0) {
-        return MERGE_CHANGED;
-    }
-    if (atomic_load_explicit(&vmas, memory_order_relaxed) + VMAS_MOST > vma_budget) {
-        over_budget++;
-        return MERGE_BUDGET;
-    }
-    uint64_t began_ns = clock_ns();
-    if (!fault_stage(run->address, (size_t)n << FIRN_PAGE_SHIFT)) {
-        refused++;
-        return MERGE_REFUSED;
-    }
-    if (count_as_planned(run, s, now) < n) {
-        fault_release(run->address, (size_t)n << FIRN_PAGE_SHIFT);
-        return MERGE_CHANGED;
+static void merge_staged(struct merge_run *run, struct search_page now[PLAN_STRETCH]) {
+    struct span *s = merge_span_of(run->address);
+    if (count_as_planned(run, now) < run->done) {
+        fault_open(run->address, (size_t)run->done << FIRN_PAGE_SHIFT);
+        run->done = 0;
+        run->result = MERGE_CHANGED;
+        return;
     }
     // First: from the exchange on, what stands in front of a slot may be a partner's.
     uint8_t before = atomic_load_explicit(&s->mesh, memory_order_relaxed);
     span_set_mesh(s, SPAN_MESHED, 0);
-    if (!exchange(run, n, now)) {
+    if (!exchange(run, now)) {
         s->mesh = before;
         refused++;
-        return MERGE_REFUSED;
+        run->done = 0;
+        run->result = MERGE_REFUSED;
+        return;
     }
-    note_merged(run, n, now, began_ns);
-    *done = n;
-    return MERGE_DONE;
+    note_merged(run, now);
+    run->result = MERGE_DONE;
 }
 
-enum merge_result merge_run(const struct merge_run *run, bool is_forced, unsigned *done) {
-    struct merge_hold h;
-    struct span *s = merge_span_of(run->address);
-    enum merge_result result = MERGE_CHANGED;
-    *done = 0;
-    if (merge_acquire(s, &h)) {
-        if (!span_has_mesh(s, SPAN_KEPT) && (is_forced || !span_has_mesh(s, SPAN_TOUCHED))) {
-            result = merge_held(s, run, done);
+static uintptr_t end_of(const struct merge_run *run) {
+    return run->address + ((uintptr_t)run->done << FIRN_PAGE_SHIFT);
+}
+
+// Sets `done` to what would be merged now, and the bounds; false if that is nothing.
+static bool look_over(struct set *t, bool is_forced) {
+    t->address = t->end = 0;
+    for (unsigned i = 0; i < t->count; i++) {
+        struct merge_run *run = &t->runs[i];
+        const struct span *s = merge_span_of(run->address);
+        bool may = !span_has_mesh(s, SPAN_KEPT) && (is_forced || !span_has_mesh(s, SPAN_TOUCHED));
+        run->done = may ? count_as_planned(run, t->now[i]) : 0;
+        run->result = MERGE_CHANGED;
+        if (run->done > 0) {
+            t->address = t->address == 0 ? run->address : t->address;
+            t->end = end_of(run);
         }
-        merge_release(&h);
     }
-    return result;
+    return t->end != 0;
+}
+
+static void give_up(struct set *t, enum merge_result why) {
+    for (unsigned i = 0; i < t->count; i++) {
+        t->runs[i].result = t->runs[i].done > 0 ? why : t->runs[i].result;
+        t->runs[i].done = 0;
+    }
+    refused += why == MERGE_REFUSED;
+    over_budget += why == MERGE_BUDGET;
+}
+
+// What lies between the runs, and what of them is not merged, can be written to again before the rest.
+static void merge_set(struct set *t) {
+    uint64_t began_ns = clock_ns();
+    uintptr_t at = t->address;
+    if (!fault_stage(t->address, t->end - t->address)) {
+        give_up(t, MERGE_REFUSED);
+        return;
+    }
+    for (unsigned i = 0; i < t->count; i++) {
+        struct merge_run *run = &t->runs[i];
+        if (run->done > 0) {
+            uintptr_t next = end_of(run);
+            if (run->address > at) {
+                fault_open(at, run->address - at);
+            }
+            merge_staged(run, t->now[i]);
+            at = next;
+        }
+    }
+    fault_publish(t->address, t->end - t->address);
+    note_pause(clock_ns() - began_ns);
+}
+
+static bool has_budget(unsigned runs) {
+    return atomic_load_explicit(&vmas, memory_order_relaxed) + (size_t)VMAS_MOST * runs <=
+           vma_budget;
+}
+
+unsigned merge_runs(struct merge_run runs[], unsigned count, bool is_forced) {
+    struct merge_hold h;
+    struct set t = {.runs = runs, .count = 1};
+    if (!merge_acquire(merge_span_of(runs[0].address), &h)) {
+        runs[0].done = 0;
+        runs[0].result = MERGE_CHANGED;
+        return 1;
+    }
+    // Not across a span whose pages the program has changed: they would be staged with the rest.
+    while (t.count < count && has_budget(t.count + 1) && !span_has_mesh(h.span, SPAN_KEPT) &&
+           !span_has_mesh(merge_span_of(runs[t.count].address), SPAN_KEPT) &&
+           merge_move_on(&h, merge_span_of(runs[t.count].address))) {
+        t.count++;
+    }
+    if (look_over(&t, is_forced)) {
+        if (has_budget(1)) {
+            merge_set(&t);
+        } else {
+            give_up(&t, MERGE_BUDGET);
+        }
+    }
+    merge_release(&h);
+    return t.count;
 }
 
 // ---- parting ----------------------------------------------------------------------------------

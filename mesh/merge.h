@@ -17,7 +17,8 @@
 //   mesher M, span A onto frame F             a thread T that uses A
 //   1 lock A's span; occupied(A) and          reads and writes its slots as it likes
 //     used(F) have no granule in common
-//   2 stage the page (os/fault)               from here a write waits; reads go on
+//   2 stage the page (os/fault), with those   from here a write waits; reads go on
+//     of a few more stretches nearby
 //   3 copy A's occupied granules into F       T's earlier writes are in the copy: staging ends them.
 //                                             F's other users write their own granules meanwhile:
 //                                             not one of them is copied to
@@ -99,12 +100,22 @@ struct merge_run {
     uint32_t frame; // of the first
     unsigned pages; // at most PLAN_STRETCH
     const struct search_page *planned;
+    unsigned done; // of its first pages are merged
+    enum merge_result result;
 };
 
-// Merges the first *done pages of the run, all or none of those that still are as planned. The plan's
-// holds of these are theirs now; the others' are still the caller's. With merge_lock and signals
-// blocked. `is_forced`: even if slots of the span were taken into use since the last look.
-enum merge_result merge_run(const struct merge_run *run, bool is_forced, unsigned *done);
+enum {
+    MERGE_RUNS =
+        4, // that are staged together: what a thread that writes there may have to wait for
+    MERGE_RUNS_PAGES = 32
+};
+
+// Merges the first `done` pages of each run, all or none of those that still are as planned. The plan's
+// holds of these are theirs now; the others' are still the caller's. The runs, at most MERGE_RUNS, are in the
+// order of their addresses, in one span or in spans next to each other, and between them no page maps a frame.
+// Returns how many of them were dealt with, at least one: the next one's span has another lock. With merge_lock
+// and signals blocked. `is_forced`: even if slots of the span were taken into use since the last look.
+unsigned merge_runs(struct merge_run runs[], unsigned count, bool is_forced);
 
 // Lists the span's pages without an occupied slot, for their memory to be given back before the span's lock
 // is released. Returns how many pages, of as many ranges at most as half the span's pages. With the span's

@@ -19,7 +19,8 @@ enum {
     REST_AFTER_NS = 1000000,
     GROUP_SPANS =
         32, // looked at under one lock, if they have one owner: its slow paths wait so long
-    GROUP_PAGES = 64
+    GROUP_PAGES = 64,
+    CYCLE_MOST = 16 // pages
 };
 
 struct work {
@@ -204,52 +205,99 @@ static void touch_frames(const struct merge_run *run) {
     }
 }
 
-// Each stretch with locks and signal mask of its own: nobody waits for more than one.
-static void merge_one(struct work *w, const struct merge_run *run) {
-    unsigned done = 0;
-    enum merge_result result = MERGE_BUDGET;
-    if (!w->is_over) {
-        touch_frames(run);
-        uint64_t signals = thread_block_signals();
-        lock_acquire(&firn_merge_lock);
-        result = merge_run(run, w->pace->is_forced, &done);
-        lock_release(&firn_merge_lock);
-        thread_allow_signals(signals);
-    }
-    w->is_over = w->is_over || result == MERGE_BUDGET;
-    lock_acquire(&firn_merge_lock);
+// The plan's holds of what was not merged. With merge_lock.
+static void settle_run(struct work *w, const struct merge_run *run) {
+    w->is_over = w->is_over || run->result == MERGE_BUDGET;
     for (unsigned i = 0; i < run->pages; i++) {
         bool is_user = !search_is_empty(run->planned[i].mask);
-        w->merged += is_user && i < done;
-        if (is_user && i >= done) {
+        w->merged += is_user && i < run->done;
+        if (is_user && i >= run->done) {
             frame_release(run->frame + i);
         }
     }
-    lock_release(&firn_merge_lock);
+}
+
+// Each set of runs with locks and signal mask of its own: nobody waits for more than one.
+static void merge_some(struct work *w, struct merge_run runs[], unsigned count) {
+    for (unsigned i = 0; i < count && !w->is_over; i++) {
+        touch_frames(&runs[i]);
+    }
+    for (unsigned i = 0; i < count;) {
+        unsigned n = 1;
+        uint64_t signals = thread_block_signals();
+        lock_acquire(&firn_merge_lock);
+        runs[i].done = 0;
+        if (!w->is_over) {
+            n = merge_runs(&runs[i], count - i, w->pace->is_forced);
+        }
+        for (unsigned k = i; k < i + n; k++) {
+            settle_run(w, &runs[k]);
+        }
+        lock_release(&firn_merge_lock);
+        thread_allow_signals(signals);
+        i += n;
+    }
 }
 
 // Memory is saved as long as there are mappings, then mappings.
 static unsigned stretch_now(void) {
     unsigned spent = merge_spent();
-    return spent < 40 ? 3 : spent < 80 ? 4 : PLAN_STRETCH;
+    return spent < 40 ? 2 : spent < 80 ? 4 : PLAN_STRETCH;
+}
+
+// Whether the run can be staged together with those before it: in the same span or the next, without a page
+// between them that maps a frame, or is no sparse page at all.
+static bool continues(const struct work *w, const struct merge_run runs[], unsigned count,
+                      unsigned i) {
+    const struct plan *p = &w->plan;
+    uintptr_t span_bytes = (uintptr_t)p->span_pages << FIRN_PAGE_SHIFT;
+    uintptr_t at = p->addresses[i];
+    const struct merge_run *last = &runs[count - 1];
+    uintptr_t end = last->address + ((uintptr_t)last->pages << FIRN_PAGE_SHIFT);
+    bool is_near = count < MERGE_RUNS && at / span_bytes - last->address / span_bytes <= 1 &&
+                   at - runs[0].address < (uintptr_t)MERGE_RUNS_PAGES << FIRN_PAGE_SHIFT;
+    for (; is_near && end < at; end += FIRN_PAGE) {
+        is_near = !pages_is_mapped(pages_get(end));
+    }
+    return is_near;
+}
+
+// Slots that begin at no multiple of some larger power of two repeat late: 1 for those.
+static unsigned cycle_of(uint32_t slot_bytes) {
+    uint32_t power = slot_bytes & -slot_bytes;
+    uint32_t cycle = slot_bytes / (power < FIRN_PAGE ? power : FIRN_PAGE);
+    return cycle <= CYCLE_MOST ? cycle : 1;
 }
 
 static void merge_batch(struct work *w, unsigned cell) {
     struct plan *p = &w->plan;
     const struct class_info *c = &FIRN_ROOT.classes[root_cell_class(cell)];
-    size_t span_pages = ((size_t)c->span_mask >> FIRN_PAGE_SHIFT) + 1;
+    struct merge_run runs[MERGE_RUNS];
+    unsigned count = 0, users, n;
+    p->span_pages = (c->span_mask >> FIRN_PAGE_SHIFT) + 1;
+    p->cycle = cycle_of(c->bytes);
     p->stretch = stretch_now();
     plan_make(p, cell);
-    for (unsigned i = 0; i < p->count;) {
-        unsigned n = 1;
-        if (p->frames[i] != FRAME_NONE && !search_is_empty(p->masks[i].mask)) {
-            n = plan_stretch(p, i, span_pages);
-            struct merge_run run = {p->addresses[i], p->frames[i], n, &p->masks[i]};
-            merge_one(w, &run);
-            rest(w);
+    for (unsigned i = 0; i < p->count; i += n) {
+        n = 1;
+        users = 0;
+        if (p->frames[i] != FRAME_NONE) {
+            n = plan_stretch(p, i, &users);
         }
-        i += n;
+        if (users > 0) {
+            if (count > 0 && !continues(w, runs, count, i)) {
+                merge_some(w, runs, count);
+                rest(w);
+                count = 0;
+            }
+            runs[count++] = (struct merge_run){.address = p->addresses[i],
+                                               .frame = p->frames[i],
+                                               .pages = n,
+                                               .planned = &p->masks[i]};
+        }
     }
+    merge_some(w, runs, count);
+    rest(w);
 }
 
 static void pass_cell(struct work *w, unsigned cell) {

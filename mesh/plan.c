@@ -13,6 +13,29 @@ static uint32_t wish(const struct plan *p, unsigned i) {
     return left != FRAME_NONE ? left + 1 : FRAME_NONE;
 }
 
+static unsigned page_phase(const struct plan *p, unsigned i) {
+    return (unsigned)((p->addresses[i] >> FIRN_PAGE_SHIFT) % p->span_pages % p->cycle);
+}
+
+// So many numbers more, and the frame is one for the page.
+static unsigned phase_gap(const struct plan *p, unsigned i, uint32_t frame) {
+    return (page_phase(p, i) + p->cycle - frame % p->cycle) % p->cycle;
+}
+
+// Pages from `i` on whose phases follow each other: a span begins anew, if it is no whole number of cycles.
+static unsigned left_in_phase(const struct plan *p, unsigned i) {
+    unsigned page = (p->addresses[i] >> FIRN_PAGE_SHIFT) % p->span_pages;
+    return p->span_pages % p->cycle == 0 ? PLAN_STRETCH : p->span_pages - page;
+}
+
+static uint64_t places_for(const struct plan *p, unsigned i, uint32_t first) {
+    uint64_t places = 0;
+    for (unsigned place = phase_gap(p, i, first); place < FRAME_BLOCK; place += p->cycle) {
+        places |= (uint64_t)1 << place;
+    }
+    return places;
+}
+
 struct spot {
     uint32_t frame;
     unsigned pages;
@@ -21,7 +44,7 @@ struct spot {
 static struct spot find_wished(const struct plan *p, unsigned i, unsigned n, unsigned cell) {
     struct frame_block b;
     uint32_t wished = wish(p, i);
-    if (wished == FRAME_NONE || !frame_block_of(cell, wished, &b)) {
+    if (wished == FRAME_NONE || phase_gap(p, i, wished) != 0 || !frame_block_of(cell, wished, &b)) {
         return (struct spot){FRAME_NONE, 0};
     }
     unsigned place = frame_place(wished);
@@ -37,8 +60,9 @@ static struct spot find_spot(struct plan *p, unsigned i, unsigned n, unsigned ce
         if (b.usable == 0) {
             continue;
         }
-        struct search_fit fit = search_best(&p->masks[i], n, b.bins, b.usable);
-        p->tried += search_count_granules((const uint64_t[SEARCH_WORDS]){b.usable});
+        struct search_fit fit =
+            search_best(&p->masks[i], n, b.bins, b.usable, places_for(p, i, b.first));
+        p->tried += FRAME_BLOCK / p->cycle;
         k++;
         if (fit.pages > best.pages) {
             best = (struct spot){b.first + fit.place, fit.pages};
@@ -63,7 +87,7 @@ static struct spot open_spot(struct plan *p, unsigned i, unsigned n, unsigned ce
     while (n > 1 && is_empty(p, i + n - 1)) {
         n--;
     }
-    uint32_t frame = frame_open(cell, n, &got);
+    uint32_t frame = frame_open(cell, n, &(struct frame_phase){p->cycle, page_phase(p, i)}, &got);
     for (unsigned k = 0; frame != FRAME_NONE && k < got; k++) {
         if (is_empty(p, i + k)) {
             frame_release(frame + k);
@@ -72,11 +96,35 @@ static struct spot open_spot(struct plan *p, unsigned i, unsigned n, unsigned ce
     return (struct spot){frame, frame != FRAME_NONE ? got : 0};
 }
 
+static uintptr_t span_of(const struct plan *p, unsigned i) {
+    return (p->addresses[i] >> FIRN_PAGE_SHIFT) / p->span_pages;
+}
+
+static bool is_beside(const struct plan *p, unsigned i, unsigned after) {
+    return p->addresses[after] == p->addresses[i] + FIRN_PAGE && span_of(p, i) == span_of(p, after);
+}
+
+// The pages before and after those [i, end) of a stretch that occupy nothing.
+static void extend(struct plan *p, unsigned i, unsigned end) {
+    while (end < p->count && is_beside(p, end - 1, end) && is_empty(p, end) &&
+           frame_place(p->frames[end - 1]) + 1 < FRAME_BLOCK) {
+        p->frames[end] = p->frames[end - 1] + 1;
+        end++;
+    }
+    while (i > 0 && is_beside(p, i - 1, i) && is_empty(p, i - 1) &&
+           p->frames[i - 1] == FRAME_NONE && frame_place(p->frames[i]) > 0 &&
+           p->frames[i] - 1 != FRAME_NONE) {
+        p->frames[i - 1] = p->frames[i] - 1;
+        i--;
+    }
+}
+
 static void place(struct plan *p, unsigned i, struct spot spot) {
     for (unsigned k = 0; k < spot.pages; k++) {
         p->frames[i + k] = spot.frame + k;
         frame_claim(spot.frame + k, p->masks[i + k].mask);
     }
+    extend(p, i, i + spot.pages);
 }
 
 // With existing frames: each may have lost its last user since it was looked at.
@@ -95,6 +143,7 @@ static void place_stretch(struct plan *p, unsigned first, unsigned end, unsigned
             continue;
         }
         unsigned n = end - i < p->stretch ? end - i : p->stretch;
+        n = n < left_in_phase(p, i) ? n : left_in_phase(p, i);
         struct spot spot = find_spot(p, i, n, cell);
         spot.pages = hold(p, i, spot);
         if (spot.pages == 0) {
@@ -132,17 +181,13 @@ void plan_make(struct plan *p, unsigned cell) {
     drop_single(p);
 }
 
-unsigned plan_stretch(const struct plan *p, unsigned i, size_t span_pages) {
-    size_t in_span = span_pages - (p->addresses[i] >> FIRN_PAGE_SHIFT) % span_pages;
-    unsigned length = 1;
-    for (unsigned k = 1; k < in_span && k < PLAN_STRETCH && i + k < p->count; k++) {
-        bool continues = frame_place(p->frames[i]) + k < FRAME_BLOCK &&
-                         p->addresses[i + k] == p->addresses[i] + k * (uintptr_t)FIRN_PAGE &&
-                         p->frames[i + k] == p->frames[i] + k;
-        if (!continues) {
-            break;
-        }
-        length = is_empty(p, i + k) ? length : k + 1;
-    }
-    return length;
+unsigned plan_stretch(const struct plan *p, unsigned i, unsigned *users) {
+    unsigned n = 0;
+    *users = 0;
+    do {
+        *users += !is_empty(p, i + n);
+        n++;
+    } while (n < PLAN_STRETCH && i + n < p->count && is_beside(p, i + n - 1, i + n) &&
+             p->frames[i + n] == p->frames[i] + n && frame_place(p->frames[i]) + n < FRAME_BLOCK);
+    return n;
 }

@@ -64,10 +64,11 @@ unsigned search_length(const struct search_page pages[], unsigned n,
 }
 
 struct search_fit search_best(const struct search_page pages[], unsigned n,
-                              const struct search_page bins[SEARCH_PLACES], uint64_t usable) {
+                              const struct search_page bins[SEARCH_PLACES], uint64_t usable,
+                              uint64_t starts) {
     struct search_fit best = {0, 0};
     unsigned fullest = 0;
-    for (uint64_t rest = usable; rest != 0; rest &= rest - 1) {
+    for (uint64_t rest = usable & starts; rest != 0; rest &= rest - 1) {
         unsigned place = bits_lowest(rest);
         if (!search_is_disjoint(pages[0].mask, bins[place].mask)) {
             continue;

@@ -60,11 +60,13 @@ unsigned search_length(const struct search_page pages[], unsigned n,
                        unsigned place);
 
 // The place of a block where most of pages[0, n) fit, and how many. Of equals, where the first page finds
-// the fullest bin. pages[0] occupies something. `pages` 0: nowhere.
+// the fullest bin. pages[0] occupies something, and goes only where there is a bit in `starts`, too.
+// `pages` 0: nowhere.
 struct search_fit {
     unsigned place, pages;
 };
 struct search_fit search_best(const struct search_page pages[], unsigned n,
-                              const struct search_page bins[SEARCH_PLACES], uint64_t usable);
+                              const struct search_page bins[SEARCH_PLACES], uint64_t usable,
+                              uint64_t starts);
 
 #endif

@@ -337,16 +337,20 @@ void fault_publish(uintptr_t address, size_t bytes) {
     errno = saved;
 }
 
-void fault_release(uintptr_t address, size_t bytes) {
+void fault_open(uintptr_t address, size_t bytes) {
     const int saved = errno;
-    struct staged *s = find(address, bytes);
     if (fault_engine() == FAULT_PROTECT) {
         FIRN_ENSURE(map_allow_writes(address, bytes));
     } else {
         uffd_allow_writes(address, bytes);
     }
-    leave(s);
     errno = saved;
+}
+
+void fault_release(uintptr_t address, size_t bytes) {
+    struct staged *s = find(address, bytes);
+    fault_open(address, bytes);
+    leave(s);
 }
 
 void fault_adopt(uintptr_t address, size_t bytes) {

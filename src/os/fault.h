@@ -70,6 +70,10 @@ bool fault_stage(uintptr_t address, size_t bytes) FIRN_CHECKED;
 // Whoever waited for it goes on there.
 void fault_publish(uintptr_t address, size_t bytes);
 
+// A part of a staged range is what it was, and can be written to again; the rest is still to be published. Who
+// waits there goes on now or, under `protect`, when the rest is published.
+void fault_open(uintptr_t address, size_t bytes);
+
 // The range is what it was. Whoever waited goes on.
 void fault_release(uintptr_t address, size_t bytes);
 

@@ -177,6 +177,24 @@ static void writer_waits_for_publication(void) {
     NEED(pread(fd, &seen, 1, 3 * FIRN_PAGE) == 1 && seen == 'w');
 }
 
+// The first two pages stay what they are, and can be written to while the other two are still staged.
+static void part_is_opened(void) {
+    memset(heap, 'a', BYTES);
+    int fd = new_frame();
+    NEED(fault_stage(page(2), 4 * FIRN_PAGE));
+    pthread_t t = start_writer(4);
+    fault_open(page(2), 2 * FIRN_PAGE);
+    *(volatile char *)page(2) = 'o';
+    *(volatile char *)page(3) = 'o';
+    NEED(progress == 1);
+    map_frame(fd, 4, 2);
+    fault_publish(page(2), 4 * FIRN_PAGE);
+    pthread_join(t, NULL);
+    char seen = 0;
+    NEED(pread(fd, &seen, 1, 0) == 1 && seen == 'w');
+    NEED(*(volatile char *)page(2) == 'o' && *(volatile char *)page(5) == 'a');
+}
+
 static void pages_never_touched_are_protected(void) {
     NEED(fault_stage(page(0), BYTES));
     pthread_t t = start_writer(9);
@@ -217,6 +235,7 @@ static void waits_for_release(void **state) {
 static void waits_for_publication(void **state) {
     (void)state;
     run_each(writer_waits_for_publication);
+    run_each(part_is_opened);
 }
 
 static void untouched_pages(void **state) {

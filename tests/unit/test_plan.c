@@ -25,6 +25,8 @@ static uint64_t draw(uint64_t bound) {
 static void begin(unsigned pages, unsigned first) {
     plan.count = pages;
     plan.stretch = PLAN_STRETCH;
+    plan.span_pages = 32;
+    plan.cycle = 1;
     for (unsigned i = 0; i < pages; i++) {
         plan.addresses[i] = root_cell_base(CELL) + ((uintptr_t)(first + i) << FIRN_PAGE_SHIFT);
         memset(plan.masks[i].mask, 0, sizeof plan.masks[i].mask);
@@ -165,16 +167,84 @@ static void runs_are_stretches(void *context) {
     for (unsigned i = 1; i < RUN; i++) {
         NEED(plan.frames[i] == plan.frames[0] + i && plan.frames[RUN + i] == plan.frames[i]);
     }
-    NEED(plan_stretch(&plan, 0, 64) == RUN);
-    NEED(plan_stretch(&plan, RUN - 1, 64) == 1); // the next address is elsewhere
-    NEED(plan_stretch(&plan, 0, 1) == 1);        // spans of a page
-    NEED(plan_stretch(&plan, 0, 2) == 1);        // ends where something is in use
+    unsigned users;
+    NEED(plan_stretch(&plan, 0, &users) == RUN && users == RUN - 1);
+    NEED(plan_stretch(&plan, 1, &users) == RUN - 1 && users == RUN - 2);
+    NEED(plan_stretch(&plan, RUN - 1, &users) == 1 && users == 1); // the next address is elsewhere
+    plan.span_pages = 1;
+    NEED(plan_stretch(&plan, 0, &users) == 1 && users == 1);
+    plan.span_pages = 2;
+    NEED(plan_stretch(&plan, 0, &users) == 2 && users == 1);
+    plan.span_pages = 32;
     drop_plan();
 }
 
 static void test_runs_are_stretches(void **state) {
     (void)state;
     assert_true(small_run(runs_are_stretches, NULL));
+}
+
+// The first page of a span in the cell, if spans have so many pages.
+static unsigned span_start(unsigned span_pages) {
+    return (unsigned)(-(root_cell_base(CELL) >> FIRN_PAGE_SHIFT) % span_pages);
+}
+
+// A page in use at the same place of two spans: what occupies nothing around it, in its span, goes along as far
+// as the frames of the block reach.
+static void neighbours_go_along(void *context) {
+    enum { SPAN = 8, AT = 3 };
+    unsigned users;
+    (void)context;
+    begin(3 * SPAN, span_start(SPAN));
+    plan.span_pages = SPAN;
+    search_set_granules(plan.masks[AT].mask, 0, 8);
+    search_set_granules(plan.masks[2 * SPAN + AT].mask, 8, 8);
+    plan_make(&plan, CELL);
+    NEED(check_plan() == 2 && frame_count() == 1);
+    unsigned place = frame_place(plan.frames[AT]);
+    for (unsigned i = 0; i < 3 * SPAN; i++) {
+        unsigned back = i % SPAN < AT ? AT - i % SPAN : 0;
+        bool goes =
+            i / SPAN != 1 && back <= place - (plan.frames[AT] == place); // frame 0 does not exist
+        NEED(plan.frames[i] == (goes ? plan.frames[AT] + i % SPAN - AT : FRAME_NONE));
+    }
+    unsigned first = 2 * SPAN + (place > AT ? 0 : AT);
+    NEED(plan_stretch(&plan, first, &users) == SPAN - first % SPAN && users == 1);
+    drop_plan();
+}
+
+static void test_neighbours_go_along(void **state) {
+    (void)state;
+    assert_true(small_run(neighbours_go_along, NULL));
+}
+
+// Slots of 448 bytes lie in a page as in the seventh after it: only such pages share frames.
+static void phases_are_kept(void *context) {
+    enum { PAGES = 2048, SLOT = 28, CYCLE = 7, SPAN = 32 };
+    (void)context;
+    begin(PAGES, span_start(SPAN));
+    plan.cycle = CYCLE;
+    plan.stretch = 2;
+    for (unsigned s = 0; s < PAGES / SPAN * (SPAN * GRANULES / SLOT); s++) {
+        unsigned slots = SPAN * GRANULES / SLOT;
+        unsigned first = s / slots * SPAN * GRANULES + s % slots * SLOT;
+        unsigned end = draw(10) == 0 ? first + SLOT : first;
+        for (unsigned g = first; g < end; g++) {
+            search_set_granules(plan.masks[g / GRANULES].mask, g % GRANULES, 1);
+        }
+    }
+    plan_make(&plan, CELL);
+    NEED(check_plan() > 0);
+    for (unsigned i = 0; i < PAGES; i++) {
+        NEED(!is_user(i) || plan.frames[i] % CYCLE == i % SPAN % CYCLE);
+    }
+    NEED(frame_count() * 5 < PAGES);
+    drop_plan();
+}
+
+static void test_phases_are_kept(void **state) {
+    (void)state;
+    assert_true(small_run(phases_are_kept, NULL));
 }
 
 static int start(void **state) {
@@ -185,10 +255,9 @@ static int start(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_packs_densely),
-        cmocka_unit_test(test_packs_regular_patterns),
-        cmocka_unit_test(test_full_pages_stay),
-        cmocka_unit_test(test_runs_are_stretches),
+        cmocka_unit_test(test_packs_densely),       cmocka_unit_test(test_packs_regular_patterns),
+        cmocka_unit_test(test_full_pages_stay),     cmocka_unit_test(test_runs_are_stretches),
+        cmocka_unit_test(test_neighbours_go_along), cmocka_unit_test(test_phases_are_kept),
     };
     return cmocka_run_group_tests(tests, start, NULL);
 }

@@ -161,7 +161,7 @@ static void the_best_is_found(void **state) {
     for (unsigned round = 0; round < 300; round++) {
         unsigned n = 1 + draw(PAGES_MOST);
         uint64_t usable = round % 50 == 0 ? 0 : some_case(n);
-        struct search_fit best = search_best(pages, n, bins, usable);
+        struct search_fit best = search_best(pages, n, bins, usable, ~(uint64_t)0);
         unsigned most = 0, fullest = 0;
         for (unsigned at = 0; at < SEARCH_PLACES; at++) {
             unsigned length = expected_length(n, usable, at);
@@ -186,8 +186,11 @@ static void extremes(void **state) {
     for (unsigned i = 0; i < SEARCH_PLACES; i++) {
         bins[i] = (struct search_page){{~odd, ~odd, ~odd, ~odd}};
     }
-    assert_int_equal(search_best(pages, PAGES_MOST, bins, ~(uint64_t)0).pages, PAGES_MOST);
-    assert_int_equal(search_best(pages, PAGES_MOST, bins, 0).pages, 0);
+    assert_int_equal(search_best(pages, PAGES_MOST, bins, ~(uint64_t)0, ~(uint64_t)0).pages,
+                     PAGES_MOST);
+    assert_int_equal(search_best(pages, PAGES_MOST, bins, ~(uint64_t)0, 0).pages, 0);
+    assert_int_equal(search_best(pages, PAGES_MOST, bins, ~(uint64_t)0, 1u << 9).place, 9);
+    assert_int_equal(search_best(pages, PAGES_MOST, bins, 0, ~(uint64_t)0).pages, 0);
     assert_int_equal(search_length(pages, PAGES_MOST, bins, ~(uint64_t)0, 60), 4);
     bins[8] = pages[0];
     assert_int_equal(search_length(pages, PAGES_MOST, bins, ~(uint64_t)0, 0), 8);
