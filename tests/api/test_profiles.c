@@ -2,7 +2,7 @@
 // and a program that has shut itself out of the file system: with merging and the cold tier at work no call
 // may end the process, and no byte may change.
 //
-// firn-test: timeout=120
+// firn-test: timeout=300
 #include "tests/api/api.h"
 #include "tests/support/child.h"
 #include "tests/support/filter.h"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# firn-test: levels=2 timeout=120
+# firn-test: levels=2 timeout=300
 # Checks merge.pml exhaustively with spin, and that its mutants fail: a model that cannot fail proves
 # nothing.
 set -u

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Programs that bring their own malloc, and those that a preload does not reach: told in one line, and they run.
-# firn-test: levels=2,3 timeout=60
+# firn-test: levels=2,3 timeout=300
 . "$(dirname "$0")/lib.sh"
 
 cc=${CC:-cc}

@@ -1,6 +1,6 @@
 // The cold tier in a whole heap: what is idle goes, what is touched comes back as it was, by whomever and
 // however it is touched, and what is in use stays.
-// firn-test: levels=1,2 timeout=120 sanitize=none
+// firn-test: levels=1,2 timeout=300 sanitize=none
 #include "src/cold/cold.h"
 
 #include "src/cold/table.h"

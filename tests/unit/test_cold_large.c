@@ -1,6 +1,6 @@
 // Large blocks in the cold tier: what is idle goes and comes back as it was, whatever is done to the block
 // meanwhile: grown, cut, moved, freed, used again, shared with a child, made read-only.
-// firn-test: levels=0,2,3 timeout=120 sanitize=none
+// firn-test: levels=0,2,3 timeout=300 sanitize=none
 #include "src/cold/cold.h"
 
 #include "src/cold/table.h"

@@ -1,6 +1,6 @@
 // Memory that is freed and used again while the cold tier has, or is about to have, its pages: nothing of what
 // was there before comes back, and nothing of what is written there goes.
-// firn-test: levels=1,2,3 timeout=120 sanitize=none
+// firn-test: levels=1,2,3 timeout=300 sanitize=none
 #include "src/cold/cold.h"
 
 #include "src/heap/heap.h"

@@ -1,6 +1,6 @@
 // Firn's own thread: started by fragmentation alone, ends by itself or when told to, and leaves no trace in
 // forked children.
-// firn-test: timeout=120 wrap=thread_start
+// firn-test: timeout=300 wrap=thread_start
 #include "src/heap/keeper.h"
 
 #include "mesh/merge.h"
