@@ -24,7 +24,7 @@ static unsigned phase_gap(const struct plan *p, unsigned i, uint32_t frame) {
 
 // Pages from `i` on whose phases follow each other: a span begins anew, if it is no whole number of cycles.
 static unsigned left_in_phase(const struct plan *p, unsigned i) {
-    unsigned page = (p->addresses[i] >> FIRN_PAGE_SHIFT) % p->span_pages;
+    unsigned page = (unsigned)((p->addresses[i] >> FIRN_PAGE_SHIFT) % p->span_pages);
     return p->span_pages % p->cycle == 0 ? PLAN_STRETCH : p->span_pages - page;
 }
 
