@@ -59,6 +59,14 @@ int main(void) {
     if (other == NULL || dlclose(other) != 0) {
         return 3;
     }
+#ifdef STUB
+    void *(*volatile stub)(size_t) = malloc;
+    Dl_info module;
+    if (dladdr((void *)stub, &module) == 0 || strstr(module.dli_fname, "stub") == NULL) {
+        return 4;
+    }
+    free(stub(10));
+#endif
     puts("well");
     return 0;
 }
@@ -133,6 +141,9 @@ aside_of() { # FILE
 "$cc" -O1 -static -o "$work/static" "$work/use.c" 2>/dev/null
 
 runs plain "" "$work/plain"
+# Its malloc is a stub in the program itself.
+"$cc" -O1 -fno-builtin -no-pie -fno-pic -DSTUB -o "$work/stub" "$work/use.c" || exit 1
+runs stub "" "$work/stub"
 runs linked-in "$(aside_of "$work/own")" "$work/own"
 FIRN_OPTIONS=off runs linked-in-off "" "$work/own"
 FIRN_OPTIONS=cold=on:mesh=auto runs linked-in-busy "$(aside_of "$work/own")" "$work/own"
