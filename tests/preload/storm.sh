@@ -8,10 +8,14 @@ FIRN_LIB=$FIRN_TEST_LIB
 few=1
 export FIRN_TEST_ARM=storm
 
-# Under `event` the kernel waits for whoever calls it; else only pinned calls are safe.
+# Under `event` the kernel waits for whoever calls it; else only pinned calls are safe, and the others meet a page
+# that is away sooner or later: on a busy machine, later.
 check_calls() { # LABEL EXPECTED
-    local said
-    said=$(firn "$FIRN_BUILD/tests/preload/calls" 2 2>&1)
+    local said try
+    for try in 1 2 3 4 5 6; do
+        said=$(firn "$FIRN_BUILD/tests/preload/calls" "$((2 * try))" 2>&1)
+        [ "$said" != "$2" ] && [ "$said" = 'fine, no raw EFAULT' ] || break
+    done
     [ "$said" = "$2" ] && ok "${1}system calls" || not_ok "${1}system calls" "$said"
 }
 
