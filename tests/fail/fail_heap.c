@@ -1,7 +1,7 @@
 // The whole heap with the Nth call into the kernel failing, once and for good, for every N that a
 // mixed workload reaches: each request is served or answers NULL with ENOMEM, no block loses its
 // content, nothing crashes, and once the kernel answers again everything works.
-// firn-test: levels=2,3 timeout=600 wrap=mmap,munmap,mprotect,madvise,mremap,munlock,mlock2,getrlimit,syscall
+// firn-test: levels=2,3 timeout=1800 wrap=mmap,munmap,mprotect,madvise,mremap,munlock,mlock2,getrlimit,syscall
 #include "src/heap/heap.h"
 
 #include "hardening/sample.h"

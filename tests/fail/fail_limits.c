@@ -1,6 +1,6 @@
 // The heap at the end of what a limit allows: requests are refused with ENOMEM however often they
 // are repeated, blocks keep their content, and what is freed can be had again.
-// firn-test: levels=2,3 timeout=600
+// firn-test: levels=2,3 timeout=1800
 #include "src/heap/heap.h"
 
 #include "src/os/caps.h"

@@ -1,6 +1,6 @@
 // A merge with the Nth call into the kernel failing, once and for good, for every N: no block loses a
 // byte, and when the kernel answers again merging works.
-// firn-test: timeout=600 wrap=mmap,munmap,mprotect,madvise,mremap,munlock,mlock2,getrlimit,syscall
+// firn-test: timeout=1800 wrap=mmap,munmap,mprotect,madvise,mremap,munlock,mlock2,getrlimit,syscall
 #include "mesh/mesh.h"
 #include "src/heap/compact.h"
 #include "src/heap/heap.h"

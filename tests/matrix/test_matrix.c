@@ -1,4 +1,4 @@
-// firn-test: levels=1,2,3 timeout=600
+// firn-test: levels=1,2,3 timeout=1800
 // Every case of the misuse matrix, wrong and right, each in a process of its own: was it stopped?
 //
 // Which cases have to be follows from the switches of the level: a case names the feature without

@@ -1,4 +1,4 @@
-// firn-test: levels=1,2,3 timeout=600
+// firn-test: levels=1,2,3 timeout=1800
 // How predictable are addresses? Counted over 1,000 fresh processes, with FIRN_THOROUGH=1 over 10,000,
 // each of which draws secrets of its own (odds.c). P-APART, P-NEXT, P-FORK.
 #include "src/base/config.h"

@@ -1,7 +1,7 @@
 // One bit is changed in what is stored, or in what says where it lies, and everything is then read, dropped
 // and tidied: with a seal each such change is noticed, and no wrong byte is ever handed out. A share of
 // the trials; all 10,000 of each seal with FIRN_THOROUGH=1. P-COLD-SEAL
-// firn-test: levels=2 timeout=600 sanitize=none
+// firn-test: levels=2 timeout=1800 sanitize=none
 #include "src/cold/seal.h"
 #include "src/cold/shelf.h"
 #include "src/cold/store.h"

@@ -1,7 +1,7 @@
 // Large objects as a whole: memory and mappings that come back, further reservations, neighbours that
 // are not ours, threads and forks.
 //
-// firn-test: levels=2,3 timeout=600 sanitize=address
+// firn-test: levels=2,3 timeout=1800 sanitize=address
 #include "src/span/large_heap.h"
 
 #include "src/base/config.h"
