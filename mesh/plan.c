@@ -114,6 +114,7 @@ static void extend(struct plan *p, unsigned i, unsigned end) {
     while (i > 0 && is_beside(p, i - 1, i) && is_empty(p, i - 1) &&
            p->frames[i - 1] == FRAME_NONE && frame_place(p->frames[i]) > 0 &&
            p->frames[i] - 1 != FRAME_NONE) {
+        // cppcheck-suppress arrayIndexOutOfBoundsCond ; a page of the batch
         p->frames[i - 1] = p->frames[i] - 1;
         i--;
     }
