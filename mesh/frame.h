@@ -17,7 +17,8 @@ enum { FRAME_NONE = 0, FRAME_BLOCK = SEARCH_PLACES };
 bool frame_start(void) FIRN_CHECKED;
 
 // Up to `wanted` neighbouring frames that were free, each with one user, the caller. Returns the first, which
-// leaves the rest `phase` when divided by `cycle`, at most half a block, and how many in *got; FRAME_NONE: no memory or no more frames. What is in them is undefined.
+// leaves the rest `phase` when divided by `cycle`, at most half a block, and how many in *got; FRAME_NONE: no memory
+// or no more frames. What is in them is undefined.
 struct frame_phase {
     unsigned cycle, phase;
 };
