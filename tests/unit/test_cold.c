@@ -8,6 +8,7 @@
 #include "src/heap/life.h"
 #include "src/meta/page_state.h"
 #include "tests/support/child.h"
+#include "tests/support/cold_case.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -21,26 +22,14 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
-enum { BLOCKS = 12000, BYTES = 500, AFTER_MS = 200, WAIT_MS = 40000 };
+enum { BLOCKS = 12000, BYTES = 500 };
 static const uintptr_t site = 0x409000;
 
 static char *blocks[BLOCKS];
-
-static void sleep_ms(unsigned ms) {
-    struct timespec t = {ms / 1000, ms % 1000 * 1000000L};
-    nanosleep(&t, NULL);
-}
-
-static struct cold_stats stats(void) {
-    struct cold_stats s;
-    cold_stats(&s);
-    return s;
-}
 
 static void describe(char *out, unsigned i) {
     memset(out, 0, BYTES);
@@ -67,7 +56,7 @@ static bool are_right(unsigned from, unsigned until) {
 
 // What came back in the tests before is forgotten: after that much, pages would have to be older.
 static void allocate(void) {
-    cold_choose(true, AFTER_MS, 0, 0);
+    cold_choose(true, COLD_CASE_AFTER_MS, 0, 0);
     for (unsigned i = 0; i < BLOCKS; i++) {
         blocks[i] = heap_alloc(BYTES, site);
         assert_non_null(blocks[i]);
@@ -94,54 +83,30 @@ static unsigned count_frozen(void) {
     return n;
 }
 
-// Until most blocks lie on frozen pages. False: that cannot be, or takes too long.
-static bool try_to_freeze(void) {
-    for (unsigned ms = 0; count_frozen() < BLOCKS * 8 / 10; ms += 20) {
-        if (stats().reason != NULL || ms > WAIT_MS) {
-            return false;
-        }
-        sleep_ms(20);
-    }
-    return true;
-}
-
-// Skips the test where nothing can be frozen.
-static void freeze_most(void) {
-    if (!try_to_freeze()) {
-        print_message("cold: %s\n", stats().reason != NULL ? stats().reason : "slow");
-        assert_non_null(stats().reason);
-        skip();
-    }
-}
-
-static int start(void **state) {
-    (void)state;
-    life_start();
-    cold_choose(true, AFTER_MS, 0, 0);
-    cold_upkeep();
-    return 0;
+static bool are_mostly_frozen(void) {
+    return count_frozen() >= BLOCKS * 8 / 10;
 }
 
 static void test_idle_pages_go_and_come_back(void **state) {
     (void)state;
     allocate();
-    freeze_most();
-    struct cold_stats s = stats();
+    cold_case_freeze(are_mostly_frozen);
+    struct cold_stats s = cold_case_stats();
     assert_true(s.frozen >= 1000 && s.away >= 1000);
     assert_true(s.packed_pages + s.uniform_pages >= 1000 && s.freeze_cpu_ns > 0);
     assert_true(s.stored_bytes <= s.store_bytes && s.stored_bytes < s.packed_pages * FIRN_PAGE / 2);
     assert_string_equal(s.engine, "event");
     assert_true(are_right(0, BLOCKS));
-    s = stats();
+    s = cold_case_stats();
     assert_true(s.thaws >= 1000 && s.thaw_p50_ns > 0 && s.thaw_longest_ns >= s.thaw_p50_ns / 2);
     uint64_t waited = 0;
     for (unsigned i = 0; i < COLD_TIMES; i++) {
         waited += s.thaw_times[i];
     }
     assert_true(waited > 0 && waited <= s.thaws && s.thaw_cpu_ns > 0);
-    sleep_ms(4 * AFTER_MS);
-    s = stats();
-    assert_true(s.refaults >= waited && s.idle_ms > AFTER_MS); // that was too much of it
+    cold_case_sleep(4 * COLD_CASE_AFTER_MS);
+    s = cold_case_stats();
+    assert_true(s.refaults >= waited && s.idle_ms > COLD_CASE_AFTER_MS); // that was too much of it
     release();
 }
 
@@ -150,18 +115,18 @@ static void test_what_is_read_stays(void **state) {
     (void)state;
     enum { HOT = 64 };
     allocate();
-    freeze_most();
+    cold_case_freeze(are_mostly_frozen);
     assert_true(are_right(0, HOT));
     uint64_t thaws = 0;
     for (unsigned ms = 0; ms < 3000; ms += 20) {
         assert_true(are_right(0, HOT));
-        sleep_ms(20);
+        cold_case_sleep(20);
         if (ms == 1000) {
-            thaws = stats().thaws;
+            thaws = cold_case_stats().thaws;
         }
     }
     // Others on the same pages, and their neighbours, may come and go: no more than these few pages.
-    assert_true(stats().thaws - thaws <= 4);
+    assert_true(cold_case_stats().thaws - thaws <= 4);
     release();
 }
 
@@ -173,7 +138,7 @@ static void test_system_calls(void **state) {
     allocate();
     int fd = mkstemp(path);
     assert_true(fd >= 0 && pipe(ends) == 0);
-    freeze_most();
+    cold_case_freeze(are_mostly_frozen);
     unsigned n = 0;
     for (unsigned i = 0; i + 1 < BLOCKS && n < 200; i += 61) {
         if (!is_frozen(i) || !is_frozen(i + 1)) {
@@ -225,7 +190,7 @@ static void test_children(void **state) {
     (void)state;
     for (unsigned way = 0; way < 3; way++) {
         allocate();
-        freeze_most();
+        cold_case_freeze(are_mostly_frozen);
         pid_t pid = way == 1 ? clone_raw() : fork();
         assert_true(pid >= 0);
         if (pid == 0) {
@@ -249,18 +214,18 @@ static void test_children(void **state) {
 static void test_a_child_that_is_gone_holds_up_nothing(void **state) {
     (void)state;
     allocate();
-    sleep_ms(AFTER_MS); // the chunks are being looked at
+    cold_case_sleep(COLD_CASE_AFTER_MS); // the chunks are being looked at
     for (unsigned i = 0; i < 3; i++) {
         pid_t pid = fork();
         if (pid == 0) {
             _exit(0);
         }
         assert_int_equal(wait_for(pid), 0);
-        sleep_ms(AFTER_MS / 2);
+        cold_case_sleep(COLD_CASE_AFTER_MS / 2);
     }
-    uint64_t refused = stats().refused;
-    freeze_most();
-    assert_true(stats().refused - refused < 100);
+    uint64_t refused = cold_case_stats().refused;
+    cold_case_freeze(are_mostly_frozen);
+    assert_true(cold_case_stats().refused - refused < 100);
     assert_true(are_right(0, BLOCKS));
     release();
 }
@@ -270,7 +235,7 @@ static void test_read_only_pages_are_left_alone(void **state) {
     (void)state;
     enum { SOME = 200 };
     allocate();
-    sleep_ms(AFTER_MS);
+    cold_case_sleep(COLD_CASE_AFTER_MS);
     pid_t pid = fork();
     if (pid == 0) {
         _exit(0);
@@ -282,7 +247,7 @@ static void test_read_only_pages_are_left_alone(void **state) {
             uintptr_t page = (uintptr_t)blocks[i] & ~(uintptr_t)(FIRN_PAGE - 1);
             assert_int_equal(mprotect((void *)page, FIRN_PAGE, how), 0);
         }
-        sleep_ms(writable != 0 ? 0 : 6 * AFTER_MS);
+        cold_case_sleep(writable != 0 ? 0 : 6 * COLD_CASE_AFTER_MS);
     }
     assert_true(are_right(0, BLOCKS));
     release();
@@ -292,7 +257,7 @@ static void test_read_only_pages_are_left_alone(void **state) {
 static void test_freed_while_frozen(void **state) {
     (void)state;
     allocate();
-    freeze_most();
+    cold_case_freeze(are_mostly_frozen);
     release();
     for (unsigned i = 0; i < BLOCKS; i++) {
         blocks[i] = heap_alloc_zeroed(BYTES, site);
@@ -301,9 +266,9 @@ static void test_freed_while_frozen(void **state) {
         }
     }
     release();
-    for (unsigned ms = 0; stats().away > 16; ms += 20) {
-        assert_true(ms < WAIT_MS);
-        sleep_ms(20);
+    for (unsigned ms = 0; cold_case_stats().away > 16; ms += 20) {
+        assert_true(ms < COLD_CASE_WAIT_MS);
+        cold_case_sleep(20);
     }
 }
 
@@ -311,11 +276,11 @@ static void test_freed_while_frozen(void **state) {
 static void test_descriptors_and_rights(void **state) {
     (void)state;
     allocate();
-    freeze_most();
+    cold_case_freeze(are_mostly_frozen);
     pid_t pid = fork();
     if (pid == 0) { // a new process, which starts its own
         cold_upkeep();
-        if (!try_to_freeze()) {
+        if (!cold_case_wait(are_mostly_frozen)) {
             _exit(5);
         }
         (void)syscall(SYS_close_range, 3, ~0u, 0);
@@ -341,8 +306,9 @@ static void change_record(void *context) {
     enum record_change change = *(enum record_change *)context;
     enum page_state away = change == SLOT_CHANGED ? PAGE_STAGED : PAGE_FROZEN;
     cold_upkeep();
-    for (unsigned ms = 0; ms < WAIT_MS; ms++) {
-        bool is_running = strcmp(stats().engine, "event") == 0; // else the states are the parent's
+    for (unsigned ms = 0; ms < COLD_CASE_WAIT_MS; ms++) {
+        bool is_running =
+            strcmp(cold_case_stats().engine, "event") == 0; // else the states are the parent's
         for (unsigned i = 0; is_running && i < BLOCKS; i++) {
             uintptr_t page = (uintptr_t)blocks[i] & ~(uintptr_t)(FIRN_PAGE - 1);
             if (!is_in(page, away)) {
@@ -363,7 +329,7 @@ static void change_record(void *context) {
                 _exit(3);
             }
         }
-        sleep_ms(1);
+        cold_case_sleep(1);
     }
     _exit(4);
 }
@@ -377,9 +343,9 @@ static void test_changed_records_are_noticed(void **state) {
         [SLOT_CHANGED] = "firn: cold-store: thaw(",
     };
     allocate();
-    freeze_most();
+    cold_case_freeze(are_mostly_frozen);
     for (unsigned change = HOLDS_CHANGED; change <= SLOT_CHANGED; change++) {
-        bool is_sealed = strcmp(stats().seal, "off") != 0;
+        bool is_sealed = strcmp(cold_case_stats().seal, "off") != 0;
         struct child c;
         child_run(&c, change_record, &change);
         assert_true(child_died_of(&c, SIGABRT) || (change == GENERATION_CHANGED && !is_sealed));
@@ -393,10 +359,10 @@ static void test_changed_records_are_noticed(void **state) {
 // What does not get smaller is not tried again and again: a few pages of each chunk at most.
 static void test_random_bytes_are_given_up(void **state) {
     (void)state;
-    if (stats().reason != NULL) {
+    if (cold_case_stats().reason != NULL) {
         skip();
     }
-    struct cold_stats before = stats();
+    struct cold_stats before = cold_case_stats();
     uint64_t word = 1;
     for (unsigned i = 0; i < BLOCKS; i++) {
         blocks[i] = heap_alloc(BYTES, site);
@@ -405,12 +371,13 @@ static void test_random_bytes_are_given_up(void **state) {
             blocks[i][k] = (char)(word >> 56);
         }
     }
-    for (unsigned ms = 0; stats().poor - before.poor < 64 && ms < WAIT_MS; ms += 20) {
-        sleep_ms(20);
+    for (unsigned ms = 0; cold_case_stats().poor - before.poor < 64 && ms < COLD_CASE_WAIT_MS;
+         ms += 20) {
+        cold_case_sleep(20);
     }
-    sleep_ms(8 * AFTER_MS);
-    assert_in_range(stats().poor - before.poor, 64, BLOCKS * BYTES / FIRN_PAGE / 2);
-    assert_true(stats().spared - before.spared > stats().poor - before.poor);
+    cold_case_sleep(8 * COLD_CASE_AFTER_MS);
+    assert_in_range(cold_case_stats().poor - before.poor, 64, BLOCKS * BYTES / FIRN_PAGE / 2);
+    assert_true(cold_case_stats().spared - before.spared > cold_case_stats().poor - before.poor);
     release();
 }
 
@@ -426,11 +393,11 @@ static void wish_all_cold(void) {
 
 static bool is_wish_granted(void) {
     for (unsigned ms = 0; count_frozen() < BLOCKS * 8 / 10; ms += 20) {
-        if (stats().reason != NULL || ms > WAIT_MS) {
+        if (cold_case_stats().reason != NULL || ms > COLD_CASE_WAIT_MS) {
             return false;
         }
         wish_all_cold(); // what a fork or another touch kept back
-        sleep_ms(20);
+        cold_case_sleep(20);
     }
     return true;
 }
@@ -438,18 +405,18 @@ static bool is_wish_granted(void) {
 // Nothing is idle for that long: what goes goes because it was asked for, and comes back so.
 static void test_hints(void **state) {
     (void)state;
-    if (stats().reason != NULL) {
+    if (cold_case_stats().reason != NULL) {
         skip();
     }
     cold_choose(true, SELDOM_MS, 0, 0);
     allocate();
     assert_true(is_wish_granted());
-    uint64_t thaws = stats().thaws;
+    uint64_t thaws = cold_case_stats().thaws;
     for (unsigned i = 0; i < BLOCKS / 4; i++) {
         cold_hint_hot((uintptr_t)blocks[i], BYTES);
         assert_int_not_equal(page_state_get((uintptr_t)blocks[i]), PAGE_FROZEN);
     }
-    assert_true(stats().thaws > thaws);
+    assert_true(cold_case_stats().thaws > thaws);
     assert_true(are_right(0, BLOCKS));
     assert_true(is_wish_granted());
     cold_thaw_all();
@@ -463,28 +430,28 @@ static void test_hints(void **state) {
     assert_true(cold_exclude(16, 0) && cold_exclude(UINTPTR_MAX - 5, 3));
     cold_thaw_all();
     release();
-    cold_choose(true, AFTER_MS, 0, 0);
+    cold_choose(true, COLD_CASE_AFTER_MS, 0, 0);
 }
 
 static void test_what_is_excluded_stays(void **state) {
     (void)state;
     enum { EXCLUDED = BLOCKS / 10 };
-    if (stats().reason != NULL) {
+    if (cold_case_stats().reason != NULL) {
         skip();
     }
     allocate();
-    freeze_most();
+    cold_case_freeze(are_mostly_frozen);
     for (unsigned i = 0; i < EXCLUDED; i++) {
         assert_true(cold_exclude((uintptr_t)blocks[i], BYTES));
         assert_int_not_equal(page_state_get((uintptr_t)blocks[i]), PAGE_FROZEN);
     }
     wish_all_cold();
-    sleep_ms(4 * AFTER_MS);
+    cold_case_sleep(4 * COLD_CASE_AFTER_MS);
     for (unsigned i = 0; i < EXCLUDED; i++) {
         enum page_state now = page_state_get((uintptr_t)blocks[i]);
         assert_true(now == PAGE_RESIDENT || now == PAGE_TRACKED || now == PAGE_FRESH);
     }
-    assert_true(stats().frozen > 0 && are_right(0, BLOCKS));
+    assert_true(cold_case_stats().frozen > 0 && are_right(0, BLOCKS));
     release();
 }
 
@@ -497,7 +464,7 @@ static void *touch(void *argument) {
         seed = seed * 1103515245u + 12345u;
         wrong += !is_right(seed / 65536 % BLOCKS);
         if (seed / 65536 % 8 == 0) {
-            sleep_ms(2);
+            cold_case_sleep(2);
         }
     }
     return (void *)wrong;
@@ -508,11 +475,11 @@ static void test_threads_touch_the_same_pages(void **state) {
     enum { TOUCHERS = 4 };
     pthread_t threads[TOUCHERS];
     allocate();
-    freeze_most();
+    cold_case_freeze(are_mostly_frozen);
     for (uintptr_t i = 0; i < TOUCHERS; i++) {
         assert_int_equal(pthread_create(&threads[i], NULL, touch, (void *)(i / 2)), 0);
     }
-    sleep_ms(1500);
+    cold_case_sleep(1500);
     atomic_store(&is_over, true);
     for (unsigned i = 0; i < TOUCHERS; i++) {
         void *wrong;
@@ -538,5 +505,5 @@ int main(void) {
         cmocka_unit_test(test_what_is_excluded_stays),
         cmocka_unit_test(test_threads_touch_the_same_pages),
     };
-    return cmocka_run_group_tests(tests, start, NULL);
+    return cmocka_run_group_tests(tests, cold_case_start, NULL);
 }

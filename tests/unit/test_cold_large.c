@@ -8,6 +8,7 @@
 #include "src/heap/life.h"
 #include "src/meta/page_state.h"
 #include "src/span/large_heap.h"
+#include "tests/support/cold_case.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -20,12 +21,11 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
-enum { BLOCKS = 24, AFTER_MS = 200, WAIT_MS = 40000 };
+enum { BLOCKS = 24 };
 static const uintptr_t site = 0x409000;
 
 struct block {
@@ -34,17 +34,6 @@ struct block {
     unsigned seed;
 };
 static struct block blocks[BLOCKS];
-
-static void sleep_ms(unsigned ms) {
-    struct timespec t = {ms / 1000, ms % 1000 * 1000000L};
-    nanosleep(&t, NULL);
-}
-
-static struct cold_stats stats(void) {
-    struct cold_stats s;
-    cold_stats(&s);
-    return s;
-}
 
 static unsigned char byte_of(unsigned seed, size_t i) {
     static const char text[] = "the quick brown fox jumps over the lazy dog ";
@@ -126,40 +115,13 @@ static bool is_mostly_frozen(void) {
     return frozen >= all * 8 / 10;
 }
 
-static bool try_to_freeze(void) {
-    for (unsigned ms = 0; !is_mostly_frozen(); ms += 20) {
-        if (stats().reason != NULL || ms > WAIT_MS) {
-            return false;
-        }
-        sleep_ms(20);
-    }
-    return true;
-}
-
-// Skips the test where nothing can be frozen.
-static void freeze_most(void) {
-    if (!try_to_freeze()) {
-        print_message("cold: %s\n", stats().reason != NULL ? stats().reason : "slow");
-        assert_non_null(stats().reason);
-        skip();
-    }
-}
-
-static int start(void **state) {
-    (void)state;
-    life_start();
-    cold_choose(true, AFTER_MS, 0, 0);
-    cold_upkeep();
-    return 0;
-}
-
 static void test_idle_blocks_go_and_come_back(void **state) {
     (void)state;
     int ends[2];
     unsigned char text[4000];
     allocate();
-    freeze_most();
-    assert_true(stats().stored_bytes < (size_t)12 << 20);
+    cold_case_freeze(is_mostly_frozen);
+    assert_true(cold_case_stats().stored_bytes < (size_t)12 << 20);
     assert_int_equal(pipe(ends), 0);
     for (unsigned i = 0; i < BLOCKS; i++) { // the kernel reads and writes what is away
         struct block *b = &blocks[i];
@@ -183,7 +145,7 @@ static void test_frozen_blocks_are_resized(void **state) {
     (void)state;
     for (unsigned round = 0; round < 2; round++) {
         allocate();
-        freeze_most();
+        cold_case_freeze(is_mostly_frozen);
         for (unsigned i = 0; i < BLOCKS; i++) {
             struct block *b = &blocks[i];
             size_t old = b->bytes;
@@ -201,8 +163,8 @@ static void test_frozen_blocks_are_resized(void **state) {
         }
         assert_true(all_right());
         if (round == 1) { // what was resized goes, too
-            for (unsigned ms = 0; ms < 10 * AFTER_MS; ms += 20) {
-                sleep_ms(20);
+            for (unsigned ms = 0; ms < 10 * COLD_CASE_AFTER_MS; ms += 20) {
+                cold_case_sleep(20);
             }
             assert_true(all_right());
         }
@@ -215,8 +177,8 @@ static void test_freed_while_frozen(void **state) {
     (void)state;
     for (unsigned round = 0; round < 2; round++) {
         allocate();
-        freeze_most();
-        uint64_t thaws = stats().thaws;
+        cold_case_freeze(is_mostly_frozen);
+        uint64_t thaws = cold_case_stats().thaws;
         if (round == 0) { // from the cache of freed blocks
             for (unsigned i = 0; i < BLOCKS; i++) {
                 heap_free(blocks[i].p, site);
@@ -224,7 +186,7 @@ static void test_freed_while_frozen(void **state) {
         } else {
             release();
         }
-        assert_true(stats().thaws - thaws < 100);
+        assert_true(cold_case_stats().thaws - thaws < 100);
         for (unsigned i = 0; i < BLOCKS; i++) {
             size_t bytes = bytes_of(i + round);
             unsigned char *p = heap_alloc_zeroed(bytes, site);
@@ -235,9 +197,9 @@ static void test_freed_while_frozen(void **state) {
         assert_true(all_right());
         release();
     }
-    for (unsigned ms = 0; stats().away > 64; ms += 20) {
-        assert_true(ms < WAIT_MS);
-        sleep_ms(20);
+    for (unsigned ms = 0; cold_case_stats().away > 64; ms += 20) {
+        assert_true(ms < COLD_CASE_WAIT_MS);
+        cold_case_sleep(20);
     }
 }
 
@@ -283,7 +245,7 @@ static void test_children(void **state) {
     (void)state;
     for (unsigned way = 0; way < 3; way++) {
         allocate();
-        freeze_most();
+        cold_case_freeze(is_mostly_frozen);
         pid_t pid = way == 1 ? clone_raw() : fork();
         assert_true(pid >= 0);
         if (pid == 0 && way != 1) {
@@ -307,7 +269,7 @@ static void test_children(void **state) {
 
 static void test_hints(void **state) {
     (void)state;
-    if (stats().reason != NULL) {
+    if (cold_case_stats().reason != NULL) {
         skip();
     }
     cold_choose(true, 60000, 0, 0);
@@ -316,8 +278,8 @@ static void test_hints(void **state) {
         for (unsigned i = 0; i < BLOCKS; i++) {
             cold_hint_cold((uintptr_t)blocks[i].p, blocks[i].bytes);
         }
-        assert_true(ms < WAIT_MS);
-        sleep_ms(20);
+        assert_true(ms < COLD_CASE_WAIT_MS);
+        cold_case_sleep(20);
     }
     for (unsigned i = 0; i < BLOCKS; i++) {
         cold_hint_hot((uintptr_t)blocks[i].p, blocks[i].bytes);
@@ -327,7 +289,7 @@ static void test_hints(void **state) {
     for (unsigned i = 0; i < BLOCKS; i++) {
         cold_hint_cold((uintptr_t)blocks[i].p, blocks[i].bytes);
     }
-    sleep_ms(200);
+    cold_case_sleep(200);
     assert_int_equal(frozen_pages(&blocks[5]), 0);
     cold_thaw_all();
     for (unsigned i = 0; i < BLOCKS; i++) {
@@ -335,14 +297,14 @@ static void test_hints(void **state) {
     }
     assert_true(all_right());
     release();
-    cold_choose(true, AFTER_MS, 0, 0);
+    cold_choose(true, COLD_CASE_AFTER_MS, 0, 0);
 }
 
 // Idle pages that were shared with a child are unshared before they go: not those that nobody may write to.
 static void test_what_is_read_only_is_left_alone(void **state) {
     (void)state;
     allocate();
-    sleep_ms(AFTER_MS);
+    cold_case_sleep(COLD_CASE_AFTER_MS);
     pid_t pid = fork();
     if (pid == 0) {
         _exit(0);
@@ -353,7 +315,7 @@ static void test_what_is_read_only_is_left_alone(void **state) {
         assert_int_equal(
             mprotect(blocks[i].p, blocks[i].bytes & ~(size_t)(FIRN_PAGE - 1), PROT_READ), 0);
     }
-    sleep_ms(6 * AFTER_MS);
+    cold_case_sleep(6 * COLD_CASE_AFTER_MS);
     assert_true(all_right());
     for (unsigned i = 0; i < BLOCKS; i += 2) {
         assert_int_equal(mprotect(blocks[i].p, blocks[i].bytes & ~(size_t)(FIRN_PAGE - 1),
@@ -411,7 +373,7 @@ static void *work(void *argument) {
     unsigned seed = (unsigned)number + 1;
     while (!atomic_load(&is_over)) {
         step(&all[number][draw(&seed) % OWN], &seed);
-        sleep_ms(draw(&seed) % 30);
+        cold_case_sleep(draw(&seed) % 30);
     }
     for (unsigned i = 0; i < OWN; i++) {
         if (all[number][i].p != NULL && !is_right(&all[number][i])) {
@@ -431,7 +393,7 @@ static void test_threads_forks_and_thaws(void **state) {
         assert_int_equal(pthread_create(&threads[i], NULL, work, (void *)i), 0);
     }
     for (unsigned i = 0; i < 8; i++) {
-        sleep_ms(150);
+        cold_case_sleep(150);
         pid_t pid = fork();
         if (pid == 0) {
             _exit(all_right() ? 0 : 1);
@@ -473,7 +435,7 @@ static void test_thaw_all_beside_forks(void **state) {
     unsigned failures = 0, calls = 0;
     pthread_t thread;
     allocate();
-    freeze_most();
+    cold_case_freeze(is_mostly_frozen);
     atomic_store(&is_over, false);
     assert_int_equal(pthread_create(&thread, NULL, fork_often, &failures), 0);
     while (!atomic_load(&is_over)) {
@@ -500,5 +462,5 @@ int main(void) {
         cmocka_unit_test(test_threads_forks_and_thaws),
         cmocka_unit_test(test_thaw_all_beside_forks),
     };
-    return cmocka_run_group_tests(tests, start, NULL);
+    return cmocka_run_group_tests(tests, cold_case_start, NULL);
 }

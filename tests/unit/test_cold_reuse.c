@@ -6,40 +6,20 @@
 #include "src/heap/heap.h"
 #include "src/heap/life.h"
 #include "src/meta/page_state.h"
+#include "tests/support/cold_case.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
-enum { BLOCKS = 24000, BYTES = 500, LARGE = 40, LARGE_BYTES = 300000, AFTER_MS = 200 };
-enum { WAIT_MS = 40000 };
+enum { BLOCKS = 24000, BYTES = 500, LARGE = 40, LARGE_BYTES = 300000 };
 static const uintptr_t site = 0x409000;
 
 static unsigned char *blocks[BLOCKS], *large[LARGE];
-
-static void sleep_ms(unsigned ms) {
-    struct timespec t = {ms / 1000, ms % 1000 * 1000000L};
-    nanosleep(&t, NULL);
-}
-
-static struct cold_stats stats(void) {
-    struct cold_stats s;
-    cold_stats(&s);
-    return s;
-}
-
-static int start(void **state) {
-    (void)state;
-    life_start();
-    cold_choose(true, AFTER_MS, 0, 0);
-    cold_upkeep();
-    return 0;
-}
 
 static void allocate(void) {
     for (unsigned i = 0; i < BLOCKS; i++) {
@@ -72,6 +52,10 @@ static unsigned count_frozen(void) {
     return n;
 }
 
+static bool is_half_frozen(void) {
+    return count_frozen() >= BLOCKS / 2;
+}
+
 static bool are_zeros(const unsigned char *p, size_t n) {
     return p[0] == 0 && memcmp(p, p + 1, n - 1) == 0;
 }
@@ -97,18 +81,12 @@ static void use_again(void) {
 static void test_a_child_frees_what_its_parent_fills(void **state) {
     (void)state;
     allocate();
-    for (unsigned ms = 0; count_frozen() < BLOCKS / 2; ms += 20) {
-        if (stats().reason != NULL) {
-            skip();
-        }
-        assert_true(ms < WAIT_MS);
-        sleep_ms(20);
-    }
+    cold_case_freeze(is_half_frozen);
     pid_t pid = fork();
     assert_true(pid >= 0);
     if (pid == 0) {
         release();
-        sleep_ms(300);
+        cold_case_sleep(300);
         use_again();
         release();
         use_again();
@@ -125,7 +103,7 @@ static void test_a_child_frees_what_its_parent_fills(void **state) {
 static void test_a_block_is_freed_while_it_goes(void **state) {
     (void)state;
     enum { ROUNDS = 800, SIZE = 400000 };
-    if (stats().reason != NULL) {
+    if (cold_case_stats().reason != NULL) {
         skip();
     }
     cold_choose(true, 60000, 0, 0);
@@ -139,7 +117,7 @@ static void test_a_block_is_freed_while_it_goes(void **state) {
         assert_true(p[0] == 'a' + (int)(round % 20) && memcmp(p, p + 1, SIZE - 1) == 0);
         heap_free(p, site);
     }
-    cold_choose(true, AFTER_MS, 0, 0);
+    cold_choose(true, COLD_CASE_AFTER_MS, 0, 0);
 }
 
 int main(void) {
@@ -147,5 +125,5 @@ int main(void) {
         cmocka_unit_test(test_a_child_frees_what_its_parent_fills),
         cmocka_unit_test(test_a_block_is_freed_while_it_goes),
     };
-    return cmocka_run_group_tests(tests, start, NULL);
+    return cmocka_run_group_tests(tests, cold_case_start, NULL);
 }
