@@ -93,7 +93,7 @@ static void read_only(void) {
 // The page's blocks read as zeros, and nobody else's.
 static void dropped(void) {
     fragment();
-    unsigned char *page = page_of(blocks[1000]) + PAGE;
+    unsigned char *page = page_of(blocks[1000]);
     NEED(madvise(page, PAGE, MADV_DONTNEED) == 0);
     check(page);
     for (unsigned k = 0; k < PAGE; k++) {

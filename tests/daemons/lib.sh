@@ -77,10 +77,11 @@ start() { # PORT COMMAND...
 
 # Every process of the tree runs with the library; one that does not would prove nothing.
 has_firn() { # PID
-    local process
+    local process maps
     for process in "$1" $(pgrep -P "$1"); do
-        if [ -e "/proc/$process/maps" ] && ! grep -qF "$FIRN_LIB" "/proc/$process/maps" &&
-            [ -e "/proc/$process/maps" ]; then
+        # Of a process that has ended there is nothing to read.
+        maps=$(cat "/proc/$process/maps" 2>/dev/null)
+        if [ -n "$maps" ] && [[ $maps != *"$FIRN_LIB"* ]]; then
             echo "$(cat "/proc/$process/comm" 2>/dev/null) runs without the library" >>"$work/$how.wrong"
         fi
     done

@@ -308,13 +308,14 @@ static void slack_large_by_realloc(void) {
 enum { USABLE = 280 };
 
 static void at_exit_overflow(void) {
-    char *p = aim(small_block());
+    char *p = aim(swept_block());
     p[USABLE] = 1;
     exit(0);
 }
 
 static void at_exit_slack(void) {
-    (void)slack_block();
+    char *p = aim(swept_block());
+    p[SMALL] = 1;
     exit(0);
 }
 
@@ -322,7 +323,7 @@ static void at_exit_slack(void) {
 static void at_exit_underflow(void) {
     char *block[64];
     for (int i = 0; i < 64; i++) {
-        block[i] = small_block();
+        block[i] = swept_block();
     }
     for (int i = 0; i < 64; i++) {
         for (int k = 0; k < 64; k++) {
@@ -336,14 +337,14 @@ static void at_exit_underflow(void) {
 }
 
 static void at_exit_stale(void) {
-    char *p = aim(small_block());
+    char *p = aim(swept_block());
     free(p);
     p[77] = 1;
     exit(0);
 }
 
 static void at_exit_link(void) {
-    char *p = aim(small_block());
+    char *p = aim(swept_block());
     in_thread(free_it, p);
     p[3] ^= 1;
     exit(0);
@@ -351,7 +352,7 @@ static void at_exit_link(void) {
 
 // Found by a thread that goes on allocating.
 static void sweep_overflow(void) {
-    char *p = aim(small_block());
+    char *p = aim(swept_block());
     p[USABLE] = 1;
     for (int i = 0; i < 8000; i++) {
         for (int k = 0; k < 8; k++) {

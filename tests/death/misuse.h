@@ -51,6 +51,15 @@ static __attribute__((noinline)) void *small_block(void) {
     return p;
 }
 
+// No guarded sample, which has no canary for the sweep to look at. Those begin or end where their page does.
+static void *swept_block(void) {
+    char *p;
+    do {
+        p = small_block();
+    } while ((uintptr_t)p % 4096 - 64 >= 4096 - 64 - SMALL - 64);
+    return p;
+}
+
 // Stores, not memset: at level 3 memset asks first whether these bytes may be written.
 static void scribble(char *p, char byte, size_t n) {
     for (volatile char *at = p; at < p + n; at++) {

@@ -22,6 +22,9 @@ run_make() {
 
 run_make install
 verdict "make install" $?
+# Or programs that other tests start now would find half a library.
+! grep -E '^  (CC|LD|AR) ' "$TMPDIR/said"
+verdict "make install builds nothing anew" $?
 for file in lib/libfirn.so lib/libfirn-bare.so lib/libfirn-light.so lib/libfirn-strict.so \
     lib/libfirn.a bin/firn include/firn/firn.h share/man/man1/firn.1 share/man/man5/firn.conf.5 share/man/man7/firn.7; do
     [ -s "$prefix/$file" ]
