@@ -39,11 +39,14 @@ static bool is_away(uintptr_t page) {
     return state == PAGE_STAGED || state == PAGE_FROZEN || state == PAGE_THAWING;
 }
 
-// The page may be on its way out, not gone yet when it is touched.
+// The page may be on its way out, not gone yet when it is touched. In a forked child the states stay what they
+// were in its parent, which fills the page when it is touched: once is enough there.
 static void bring_back(uintptr_t page) {
-    while (is_away(page)) {
+    bool is_away_still = is_away(page);
+    while (is_away_still) {
         (void)*(volatile unsigned char *)page;
-        if (is_away(page)) {
+        is_away_still = is_away(page) && !page_state_is_inherited(page, FIRN_PAGE);
+        if (is_away_still) {
             sys_yield();
         }
     }

@@ -3,6 +3,7 @@
 #include "mesh/mesh.h"
 #include "src/cold/cold.h"
 #include "src/heap/life.h"
+#include "src/meta/page_state.h"
 #include "src/os/lock.h"
 #include "src/os/thread.h"
 
@@ -17,7 +18,8 @@ bool own_take(uintptr_t address, size_t bytes) {
         return true;
     }
     life_check_fork();
-    for (unsigned i = 0; !mesh_leave(address, bytes); i++) {
+    bool is_small = address - FIRN_ROOT.small_base < FIRN_ROOT.small_bytes;
+    for (unsigned i = 0; is_small && !mesh_leave(address, bytes); i++) {
         if (i == TRIES) {
             errno = ENOMEM;
             return false;
@@ -25,4 +27,10 @@ bool own_take(uintptr_t address, size_t bytes) {
         thread_sleep(BETWEEN_NS);
     }
     return cold_exclude(address, bytes);
+}
+
+void own_drop(uintptr_t address, size_t bytes) {
+    if (page_state_is_inherited(address, bytes)) {
+        page_state_purge(address, bytes);
+    }
 }

@@ -1,6 +1,7 @@
 // Calls by which a program changes how pages of its memory are mapped. They do what libc's do. Where the pages
-// are those of small blocks, their spans leave merging first (heap/own.h): a mapping that others share, or that
-// is exchanged for another one, would not keep what the program asked for.
+// are those of blocks, they leave merging and the cold tier first (heap/own.h): a mapping that others share, or that
+// is exchanged for another one, would not keep what the program asked for, and a page that is away would come back
+// as it was after it was dropped, or not come along when it is moved.
 //
 // Firn's own calls are not the program's: the linker renames them (-Wl,--wrap).
 //
@@ -55,7 +56,11 @@ FIRN_EXPORT int pkey_mprotect(void *p, size_t bytes, int protection, int key) {
 }
 
 FIRN_EXPORT int madvise(void *p, size_t bytes, int advice) {
-    return own_pages(p, bytes) ? __wrap_madvise(p, bytes, advice) : -1;
+    int result = own_pages(p, bytes) ? __wrap_madvise(p, bytes, advice) : -1;
+    if (result == 0 && advice == MADV_DONTNEED && own_is_heap(p)) {
+        own_drop((uintptr_t)p, bytes);
+    }
+    return result;
 }
 
 // As libc's: it returns the error, and DONTNEED, which would lose data, does nothing.

@@ -5,12 +5,14 @@
 
 #include "src/heap/heap.h"
 #include "src/heap/life.h"
+#include "src/heap/own.h"
 #include "src/meta/page_state.h"
 #include "tests/support/cold_case.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -98,6 +100,81 @@ static void test_a_child_frees_what_its_parent_fills(void **state) {
     release();
 }
 
+static unsigned char *first_frozen(unsigned char *block, size_t bytes) {
+    for (size_t at = 4096; at + 2 * 4096 <= bytes; at += 4096) {
+        unsigned char *page = (unsigned char *)((uintptr_t)(block + at) & ~(uintptr_t)4095);
+        if (page_state_get((uintptr_t)page) == PAGE_FROZEN) {
+            return page;
+        }
+    }
+    return NULL;
+}
+
+static bool is_large_frozen(void) {
+    return first_frozen(large[0], LARGE_BYTES) != NULL;
+}
+
+// As madvise does (preload/pages.c).
+static void drop(unsigned char *page) {
+    if (!own_pages(page, 4096) || madvise(page, 4096, MADV_DONTNEED) != 0) {
+        _exit(4);
+    }
+    own_drop((uintptr_t)page, 4096);
+}
+
+// What Redis's child does with what it does not need. Its parent would fill the page in again.
+static void test_a_child_drops_what_its_parent_fills(void **state) {
+    (void)state;
+    allocate();
+    cold_case_freeze(is_large_frozen);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        unsigned dropped = 0;
+        alarm(60);
+        for (unsigned i = 0; i < LARGE; i++) {
+            unsigned char *page = first_frozen(large[i], LARGE_BYTES);
+            if (page == NULL) {
+                continue;
+            }
+            dropped++;
+            drop(page);
+            cold_case_sleep(20);
+            if (!are_zeros(page, 4096) || page[-1] != 'A' + (int)(i % 20) ||
+                page[4096] != 'A' + (int)(i % 20)) {
+                _exit(5);
+            }
+        }
+        _exit(dropped != 0 ? 0 : 6);
+    }
+    int status = -1;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    release();
+}
+
+// A page that is away is dropped or moved: it is not to come back, and to come along.
+static void test_pages_of_a_large_block_are_the_programs(void **state) {
+    (void)state;
+    allocate();
+    cold_case_freeze(is_large_frozen);
+    unsigned char *page = first_frozen(large[0], LARGE_BYTES);
+    drop(page);
+    cold_case_sleep(2 * COLD_CASE_AFTER_MS);
+    assert_true(are_zeros(page, 4096));
+    memset(page, 'A', 4096);
+
+    cold_case_freeze(is_large_frozen);
+    page = first_frozen(large[0], LARGE_BYTES);
+    unsigned char *to = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_ptr_not_equal(to, MAP_FAILED);
+    assert_true(own_pages(page, 4096));
+    assert_ptr_equal(mremap(page, 4096, 4096, MREMAP_MAYMOVE | MREMAP_FIXED, to), to);
+    assert_true(to[0] == 'A' && memcmp(to, to + 1, 4095) == 0);
+    assert_ptr_equal(mremap(to, 4096, 4096, MREMAP_MAYMOVE | MREMAP_FIXED, page), page);
+    release();
+}
+
 // Cold tier: marks pages of a block as staged. Program: frees the block, gets the same memory for another one and
 // writes to it. Cold tier: moves what is there now.
 static void test_a_block_is_freed_while_it_goes(void **state) {
@@ -123,6 +200,8 @@ static void test_a_block_is_freed_while_it_goes(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_child_frees_what_its_parent_fills),
+        cmocka_unit_test(test_a_child_drops_what_its_parent_fills),
+        cmocka_unit_test(test_pages_of_a_large_block_are_the_programs),
         cmocka_unit_test(test_a_block_is_freed_while_it_goes),
     };
     return cmocka_run_group_tests(tests, cold_case_start, NULL);
