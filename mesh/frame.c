@@ -15,6 +15,7 @@ struct block {
     struct search_page bins[FRAME_BLOCK];
     uint32_t users[FRAME_BLOCK]; // pages that map it, and plans; 0: free. LOCK_FRAME
     uint64_t taken;              // a bit for each place
+    uint64_t filled;             // likewise: it has memory. LOCK_FRAME
     uint64_t full;               // the mesher's, like bins
     uint32_t cell;
     uint32_t next; // block of the same cell made before it, + 1; 0: none
@@ -75,6 +76,7 @@ static struct block *make_block(unsigned cell) {
         return NULL;
     }
     (*place)->taken = blocks_made == 0;
+    (*place)->filled = 0;
     (*place)->full = 0;
     (*place)->cell = cell;
     (*place)->next = cell_blocks[cell];
@@ -153,6 +155,7 @@ unsigned frame_users(uint32_t number) {
 static void drop(uint32_t number) {
     memfile_drop(offset_of(number), FIRN_PAGE);
     block_of(number)->taken &= ~((uint64_t)1 << frame_place(number));
+    block_of(number)->filled &= ~((uint64_t)1 << frame_place(number));
     in_use--;
 }
 
@@ -178,6 +181,29 @@ void frame_set_lent(bool are_lent_now) {
         }
     }
     lock_release(&frame_lock);
+}
+
+// Frames of a batch are opened before the first is used: those after these are of the same plan, or of none and
+// then not taken.
+static void fill_from(uint32_t number) {
+    struct block *b = block_of(number);
+    unsigned n = 0;
+    lock_acquire(&frame_lock);
+    for (uint64_t fresh = (b->taken & ~b->filled) >> frame_place(number);
+         (fresh & 1) != 0 && n < FRAME_FILL; fresh >>= 1) {
+        b->filled |= (uint64_t)1 << (frame_place(number) + n);
+        n++;
+    }
+    lock_release(&frame_lock);
+    if (n > 0) {
+        memfile_fill(offset_of(number), (size_t)n << FIRN_PAGE_SHIFT);
+    }
+}
+
+void frame_fill(uint32_t number, unsigned pages) {
+    for (unsigned i = 0; i < pages; i++) {
+        fill_from(number + i);
+    }
 }
 
 bool frame_map(uint32_t number, uintptr_t address, size_t pages, bool *is_lost) {

@@ -48,6 +48,11 @@ bool frame_next_block(unsigned cell, uint32_t *at, struct frame_block *out);
 // The block that the frame is in, if that is one of the cell's.
 bool frame_block_of(unsigned cell, uint32_t number, struct frame_block *out);
 
+// Gives these neighbouring frames memory, and those after them that are as new, at most FRAME_FILL at once.
+// Only the mesher, which holds them.
+enum { FRAME_FILL = 16 };
+void frame_fill(uint32_t number, unsigned pages);
+
 // Where all of the frame can be read and written, whoever maps it.
 uintptr_t frame_view(uint32_t number);
 // Puts this and the next frames in the place of the `pages` pages from `address` on; see memfile_map. They

@@ -2,6 +2,7 @@
 
 #include "hardening/canary.h"
 #include "hardening/link.h"
+#include "mesh/exchange.h"
 #include "mesh/frame.h"
 #include "mesh/pages.h"
 #include "mesh/plan.h"
@@ -297,17 +298,8 @@ static bool is_as_planned(const struct merge_run *run, const struct span *s, uns
     return fits;
 }
 
-// What is staged together.
-struct set {
-    struct merge_run *runs;
-    unsigned count;
-    uintptr_t address, end; // from the first page that is merged to the last
-    struct search_page now[MERGE_RUNS][PLAN_STRETCH];
-};
-
 // How many of its first pages are; 0 if none of these occupies anything.
-static unsigned count_as_planned(const struct merge_run *run,
-                                 struct search_page now[PLAN_STRETCH]) {
+static unsigned count_as_planned(const struct merge_run *run, struct search_page now[]) {
     const struct span *s = merge_span_of(run->address);
     unsigned good = 0, users = 0;
     for (; good < run->pages && is_as_planned(run, s, good, &now[good]); good++) {
@@ -316,69 +308,21 @@ static unsigned count_as_planned(const struct merge_run *run,
     return users > 0 ? good : 0;
 }
 
-static void note_merged(const struct merge_run *run, const struct search_page now[]) {
-    size_t users = 0;
-    for (unsigned i = 0; i < run->done; i++) {
-        bool is_user = !search_is_empty(run->planned[i].mask);
-        merge_note_entry(run->address + i * (uintptr_t)FIRN_PAGE,
-                         pages_entry(is_user ? PAGES_MESHED : PAGES_FILLER, run->frame + i));
-        if (is_user) {
-            frame_claim(run->frame + i, now[i].mask);
-        }
-        users += is_user;
-    }
-    size_t pages = atomic_fetch_add_explicit(&meshed_pages, users, memory_order_relaxed) + users;
-    if (pages > atomic_load_explicit(&meshed_most, memory_order_relaxed)) {
-        atomic_store_explicit(&meshed_most, pages, memory_order_relaxed);
-    }
-    merged += users;
-}
-
-static void copy_pages(const struct merge_run *run, const struct search_page now[], bool is_back) {
-    for (unsigned i = 0; i < run->done; i++) {
-        uintptr_t page = run->address + i * (uintptr_t)FIRN_PAGE;
-        uintptr_t view = frame_view(run->frame + i);
-        merge_copy_granules(now[i].mask, is_back ? view : page, is_back ? page : view);
-    }
-}
-
-// The pages are staged by us. What was lost on the way is still in the frames.
-static bool exchange(const struct merge_run *run, const struct search_page now[]) {
-    bool is_lost = false;
-    copy_pages(run, now, false);
-    if (frame_map(run->frame, run->address, run->done, &is_lost)) {
-        return true;
-    }
-    if (is_lost) {
-        copy_pages(run, now, true);
-        fault_adopt(run->address, (size_t)run->done << FIRN_PAGE_SHIFT);
-    } else {
-        fault_open(run->address, (size_t)run->done << FIRN_PAGE_SHIFT);
-    }
-    return false;
-}
-
 // Looked at again once nobody can write: what was being handed out is settled now, or is not merged.
-static void merge_staged(struct merge_run *run, struct search_page now[PLAN_STRETCH]) {
-    struct span *s = merge_span_of(run->address);
-    if (count_as_planned(run, now) < run->done) {
-        fault_open(run->address, (size_t)run->done << FIRN_PAGE_SHIFT);
-        run->done = 0;
-        run->result = MERGE_CHANGED;
-        return;
+static void settle(struct exchange *x) {
+    for (unsigned i = 0; i < x->count; i++) {
+        struct merge_run *run = &x->runs[i];
+        if (run->done > 0 && count_as_planned(run, exchange_now(x, run)) < run->done) {
+            run->done = 0;
+            run->result = MERGE_CHANGED;
+        }
+        // At once: the next run may go to the same frames, and have grown, too.
+        for (unsigned k = 0; k < run->done; k++) {
+            if (!search_is_empty(run->planned[k].mask)) {
+                frame_claim(run->frame + k, exchange_now(x, run)[k].mask);
+            }
+        }
     }
-    // First: from the exchange on, what stands in front of a slot may be a partner's.
-    uint8_t before = atomic_load_explicit(&s->mesh, memory_order_relaxed);
-    span_set_mesh(s, SPAN_MESHED, 0);
-    if (!exchange(run, now)) {
-        s->mesh = before;
-        refused++;
-        run->done = 0;
-        run->result = MERGE_REFUSED;
-        return;
-    }
-    note_merged(run, now);
-    run->result = MERGE_DONE;
 }
 
 static uintptr_t end_of(const struct merge_run *run) {
@@ -386,13 +330,13 @@ static uintptr_t end_of(const struct merge_run *run) {
 }
 
 // Sets `done` to what would be merged now, and the bounds; false if that is nothing.
-static bool look_over(struct set *t, bool is_forced) {
+static bool look_over(struct exchange *t, bool is_forced) {
     t->address = t->end = 0;
     for (unsigned i = 0; i < t->count; i++) {
         struct merge_run *run = &t->runs[i];
         const struct span *s = merge_span_of(run->address);
         bool may = !span_has_mesh(s, SPAN_KEPT) && (is_forced || !span_has_mesh(s, SPAN_TOUCHED));
-        run->done = may ? count_as_planned(run, t->now[i]) : 0;
+        run->done = may ? count_as_planned(run, exchange_now(t, run)) : 0;
         run->result = MERGE_CHANGED;
         if (run->done > 0) {
             t->address = t->address == 0 ? run->address : t->address;
@@ -402,7 +346,7 @@ static bool look_over(struct set *t, bool is_forced) {
     return t->end != 0;
 }
 
-static void give_up(struct set *t, enum merge_result why) {
+static void give_up(struct exchange *t, enum merge_result why) {
     for (unsigned i = 0; i < t->count; i++) {
         t->runs[i].result = t->runs[i].done > 0 ? why : t->runs[i].result;
         t->runs[i].done = 0;
@@ -411,27 +355,19 @@ static void give_up(struct set *t, enum merge_result why) {
     over_budget += why == MERGE_BUDGET;
 }
 
-// What lies between the runs, and what of them is not merged, can be written to again before the rest.
-static void merge_set(struct set *t) {
+// Begins and ends the time that others may have to wait.
+static void merge_set(struct exchange *x) {
     uint64_t began_ns = clock_ns();
-    uintptr_t at = t->address;
-    if (!fault_stage(t->address, t->end - t->address)) {
-        give_up(t, MERGE_REFUSED);
+    if (!fault_stage(x->address, x->end - x->address)) {
+        give_up(x, MERGE_REFUSED);
         return;
     }
-    for (unsigned i = 0; i < t->count; i++) {
-        struct merge_run *run = &t->runs[i];
-        if (run->done > 0) {
-            uintptr_t next = end_of(run);
-            if (run->address > at) {
-                fault_open(at, run->address - at);
-            }
-            merge_staged(run, t->now[i]);
-            at = next;
-        }
-    }
-    fault_publish(t->address, t->end - t->address);
+    settle(x);
+    exchange_all(x);
     note_pause(clock_ns() - began_ns);
+    for (unsigned i = 0; i < x->count; i++) {
+        refused += x->runs[i].result == MERGE_REFUSED;
+    }
 }
 
 static bool has_budget(unsigned runs) {
@@ -439,17 +375,27 @@ static bool has_budget(unsigned runs) {
            vma_budget;
 }
 
+// Whether the program has changed pages of a span from `s` to that of `address`: they would be staged with the
+// rest.
+static bool has_kept(const struct span *s, uintptr_t address) {
+    bool any = false;
+    for (uintptr_t at = span_base(s); at <= address && !any; at += span_class(s)->span_mask + 1) {
+        any = span_has_mesh(merge_span_of(at), SPAN_KEPT);
+    }
+    return any;
+}
+
 unsigned merge_runs(struct merge_run runs[], unsigned count, bool is_forced) {
     struct merge_hold h;
-    struct set t = {.runs = runs, .count = 1};
+    static struct exchange t; // merge_lock's
+    t.runs = runs;
+    t.count = 1;
     if (!merge_acquire(merge_span_of(runs[0].address), &h)) {
         runs[0].done = 0;
         runs[0].result = MERGE_CHANGED;
         return 1;
     }
-    // Not across a span whose pages the program has changed: they would be staged with the rest.
-    while (t.count < count && has_budget(t.count + 1) && !span_has_mesh(h.span, SPAN_KEPT) &&
-           !span_has_mesh(merge_span_of(runs[t.count].address), SPAN_KEPT) &&
+    while (t.count < count && has_budget(t.count + 1) && !has_kept(h.span, runs[t.count].address) &&
            merge_move_on(&h, merge_span_of(runs[t.count].address))) {
         t.count++;
     }
@@ -489,6 +435,30 @@ static bool part(struct span *s) {
 
 size_t merge_meshed_pages(void) {
     return atomic_load_explicit(&meshed_pages, memory_order_relaxed);
+}
+
+void merge_count_meshed(size_t pages) {
+    size_t now = atomic_fetch_add_explicit(&meshed_pages, pages, memory_order_relaxed) + pages;
+    if (now > atomic_load_explicit(&meshed_most, memory_order_relaxed)) {
+        atomic_store_explicit(&meshed_most, now, memory_order_relaxed);
+    }
+    merged += pages;
+}
+
+void merge_count_unmeshed(size_t pages) {
+    merge_count_parted(pages);
+    merged -= pages;
+}
+
+void merge_note_unmeshed(struct span *s) {
+    uintptr_t base = span_base(s);
+    bool any = false;
+    for (uintptr_t at = base; at <= base + span_class(s)->span_mask; at += FIRN_PAGE) {
+        any = any || pages_is_mapped(pages_get(at));
+    }
+    if (!any) {
+        span_set_mesh(s, 0, SPAN_MESHED);
+    }
 }
 
 void merge_count_parted(size_t pages) {

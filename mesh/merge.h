@@ -22,7 +22,8 @@
 //   3 copy A's occupied granules into F       T's earlier writes are in the copy: staging ends them.
 //                                             F's other users write their own granules meanwhile:
 //                                             not one of them is copied to
-//   4 map F in A's place, in one step         a read sees the old page, or F: the same bytes
+//   4 map F in A's place, in one step         a read sees the old page, or F: the same bytes. Where A is taken
+//     (exchange.h)                            away before (fault_empty), a read waits, too
 //   5 publish                                 a waiting write goes on, into F
 //   6 unlock; used(F) has had occupied(A) since it was planned
 //
@@ -105,9 +106,10 @@ struct merge_run {
 };
 
 enum {
-    MERGE_RUNS =
-        4, // that are staged together: what a thread that writes there may have to wait for
-    MERGE_RUNS_PAGES = 32
+    // What is staged together at most, which a thread that touches it may have to wait for. Below 34 pages the
+    // kernel makes processors forget one by one.
+    MERGE_RUNS = 32,
+    MERGE_RUNS_PAGES = 64
 };
 
 // Merges the first `done` pages of each run, all or none of those that still are as planned. The plan's
@@ -145,8 +147,12 @@ void merge_set_budget(size_t vmas);
 // Pages that map a frame now; and of them (fillers included) those that do so by a copy (lend.h).
 size_t merge_meshed_pages(void);
 size_t merge_copied_pages(void);
-// So many pages fewer map one.
+// So many pages more map one, or do not after all; so many fewer do.
+void merge_count_meshed(size_t pages);
+void merge_count_unmeshed(size_t pages);
 void merge_count_parted(size_t pages);
+// Some pages of the span map no frame any more: perhaps none does.
+void merge_note_unmeshed(struct span *s);
 // In a forked child, which has parted all its pages: none is meshed.
 void merge_after_fork_in_child(void);
 

@@ -1,5 +1,6 @@
 #include "mesh/mesh.h"
 
+#include "mesh/exchange.h"
 #include "mesh/frame.h"
 #include "mesh/lend.h"
 #include "mesh/merge.h"
@@ -20,7 +21,8 @@ enum {
     GROUP_SPANS =
         32, // looked at under one lock, if they have one owner: its slow paths wait so long
     GROUP_PAGES = 64,
-    CYCLE_MOST = 16 // pages
+    CYCLE_MOST = 16, // pages
+    GAP_MOST = 32    // pages that nothing is done to, between two that are staged
 };
 
 struct work {
@@ -197,10 +199,10 @@ static void rest(struct work *w) {
 }
 
 // So that nobody waits while the kernel finds memory for the frames.
-static void touch_frames(const struct merge_run *run) {
+static void fill_frames(const struct merge_run *run) {
     for (unsigned i = 0; i < run->pages; i++) {
         if (!search_is_empty(run->planned[i].mask)) {
-            (void)*(const volatile char *)frame_view(run->frame + i);
+            frame_fill(run->frame + i, 1);
         }
     }
 }
@@ -220,7 +222,7 @@ static void settle_run(struct work *w, const struct merge_run *run) {
 // Each set of runs with locks and signal mask of its own: nobody waits for more than one.
 static void merge_some(struct work *w, struct merge_run runs[], unsigned count) {
     for (unsigned i = 0; i < count && !w->is_over; i++) {
-        touch_frames(&runs[i]);
+        fill_frames(&runs[i]);
     }
     for (unsigned i = 0; i < count;) {
         unsigned n = 1;
@@ -245,17 +247,16 @@ static unsigned stretch_now(void) {
     return spent < 40 ? 2 : spent < 80 ? 4 : PLAN_STRETCH;
 }
 
-// Whether the run can be staged together with those before it: in the same span or the next, without a page
-// between them that maps a frame, or is no sparse page at all.
+// Whether the run can be staged together with those before it: not far away, and without a page between them
+// that maps a frame. Spans between them may be others', guards, or of no use at the moment.
 static bool continues(const struct work *w, const struct merge_run runs[], unsigned count,
-                      unsigned i) {
+                      unsigned i, unsigned pages) {
     const struct plan *p = &w->plan;
-    uintptr_t span_bytes = (uintptr_t)p->span_pages << FIRN_PAGE_SHIFT;
     uintptr_t at = p->addresses[i];
     const struct merge_run *last = &runs[count - 1];
     uintptr_t end = last->address + ((uintptr_t)last->pages << FIRN_PAGE_SHIFT);
-    bool is_near = count < MERGE_RUNS && at / span_bytes - last->address / span_bytes <= 1 &&
-                   at - runs[0].address < (uintptr_t)MERGE_RUNS_PAGES << FIRN_PAGE_SHIFT;
+    bool is_near = count < exchange_most() && (at - end) >> FIRN_PAGE_SHIFT <= GAP_MOST &&
+                   ((at - runs[0].address) >> FIRN_PAGE_SHIFT) + pages <= MERGE_RUNS_PAGES;
     for (; is_near && end < at; end += FIRN_PAGE) {
         is_near = !pages_is_mapped(pages_get(end));
     }
@@ -285,7 +286,7 @@ static void merge_batch(struct work *w, unsigned cell) {
             n = plan_stretch(p, i, &users);
         }
         if (users > 0) {
-            if (count > 0 && !continues(w, runs, count, i)) {
+            if (count > 0 && !continues(w, runs, count, i, n)) {
                 merge_some(w, runs, count);
                 rest(w);
                 count = 0;

@@ -22,7 +22,11 @@ enum {
     COST_FACTOR = 8, // one without gain is followed by so many times the processor time it took
     IDLE_ROUNDS = 4, // without gain, after which the thread ends
     GAIN_LEAST = 64 << 10, // bytes that count as one
-    QUIET_SHARE = 3,       // times the share while nobody frees
+    LOOK_MS = 100,         // between looks at whether the program does anything
+    LOOKS = 10,            // after which they are ROUND_MS apart
+    CALM = 16,             // it does not if it has had less than one in so many of a processor
+    CALM_SHARE = 4,        // times the share while it does not
+    BUSY_SHARE = 3,        // the same where others want the processor
     RETRY_MS = 10000,      // after a thread could not be started
     HERE_EVERY_MS = 400,   // without a thread: from one slice of work to the next
     HERE_NS = 5000000,     // a slice
@@ -75,12 +79,64 @@ static bool is_to_stop(void) {
     return atomic_load_explicit(&state, memory_order_acquire) == STOPPING;
 }
 
+// ---- what the program does ----------------------------------------------------------------------
+
+// By this thread alone.
+struct look {
+    int64_t idle_bytes;
+    uint64_t at_ns, own_ns, others_ns; // the latter two in time of processors
+};
+static struct look last_look;
+
+static struct look look_now(void) {
+    uint64_t own_ns = clock_thread_ns();
+    uint64_t all_ns = clock_process_ns();
+    return (struct look){idle_bytes(), clock_ns(), own_ns, all_ns > own_ns ? all_ns - own_ns : 0};
+}
+
+static bool is_calm(const struct look *before, const struct look *now) {
+    return (now->others_ns - before->others_ns) * CALM < now->at_ns - before->at_ns;
+}
+
+// Nothing was allocated or freed on a slow path either.
+static bool is_silent(const struct look *before, const struct look *now) {
+    return is_calm(before, now) && now->idle_bytes == before->idle_bytes;
+}
+
 // ---- the thread -------------------------------------------------------------------------------
 
-static size_t compact(bool is_forced, bool is_quiet) {
-    unsigned percent = is_quiet ? share * QUIET_SHARE : share;
-    struct mesh_pace pace = {is_forced, percent < 100 ? percent : 100, is_to_stop};
+static struct mesh_pace pace;
+
+static unsigned times_share(unsigned times) {
+    return share * times < 100 ? share * times : 100;
+}
+
+// While the program does nothing the rest of its processors' time is compaction's, as far as other processes
+// leave it.
+static void choose_pace(const struct look *before, const struct look *now) {
+    if (!is_calm(before, now)) {
+        pace.share = share;
+        return;
+    }
+    uint64_t had_ns = now->own_ns - before->own_ns;
+    bool had_all = had_ns * 100 >= (now->at_ns - before->at_ns) * (pace.share * 3 / 4);
+    pace.share = times_share(had_all ? CALM_SHARE : BUSY_SHARE);
+}
+
+// In a pass, between two pieces of work.
+static bool is_pass_over(void) {
+    struct look now = look_now();
+    if (now.at_ns - last_look.at_ns > (uint64_t)LOOK_MS * 1000000) {
+        choose_pace(&last_look, &now);
+        last_look = now;
+    }
+    return is_to_stop();
+}
+
+static size_t compact(bool is_forced, bool is_in_silence) {
     size_t bytes = 0;
+    pace = (struct mesh_pace){is_forced, times_share(is_in_silence ? CALM_SHARE : 1), is_pass_over};
+    last_look = look_now();
     for (unsigned i = 0; i < SIZE_CLASSES && !is_to_stop(); i++) {
         bytes += mesh_pass(i, &pace);
     }
@@ -94,8 +150,8 @@ static void pause_for(uint64_t ns) {
     }
 }
 
-// Under memory pressure what was just allocated from counts as sparse, too.
-static size_t run_round(bool is_quiet) {
+// Under memory pressure, and in silence, what was just allocated from counts as sparse, too.
+static size_t run_round(bool is_in_silence) {
     static uint64_t looked_ms;
     uint64_t now = now_ms();
     bool is_pressed = now - looked_ms >= PRESSURE_MS && pressure_is_high();
@@ -106,7 +162,7 @@ static size_t run_round(bool is_quiet) {
     } else {
         upkeep_run();
     }
-    bytes += compact(is_pressed, is_quiet);
+    bytes += compact(is_pressed || is_in_silence, is_in_silence);
     upkeep_run(); // what has become old enough meanwhile
     atomic_fetch_add_explicit(&rounds, 1, memory_order_relaxed);
     return bytes;
@@ -121,16 +177,36 @@ static uint64_t next_wait_ns(bool is_gain, uint64_t worked_ns) {
     return is_gain || ns > worked_ns * COST_FACTOR ? ns : worked_ns * COST_FACTOR;
 }
 
+// Waits so long, or until the program has been silent for a moment after it freed more than `settled`. True
+// if it was silent lately.
+static bool wait_for_round(uint64_t wait_ns, int64_t settled) {
+    const uint64_t until_ns = clock_ns() + wait_ns;
+    struct look before = look_now();
+    for (unsigned i = 0;; i++) {
+        uint64_t left_ns = until_ns > before.at_ns ? until_ns - before.at_ns : 0;
+        uint64_t step_ns = (uint64_t)(i < LOOKS ? LOOK_MS : ROUND_MS) * 1000000;
+        pause_for(left_ns < step_ns ? left_ns : step_ns);
+        struct look now = look_now();
+        bool is_now = is_silent(&before, &now);
+        if (is_to_stop() || now.at_ns >= until_ns || (is_now && now.idle_bytes > settled + STEP)) {
+            return is_now;
+        }
+        before = now;
+    }
+}
+
 static void keep(void) {
     unsigned without_gain = 0;
     int64_t before = idle_bytes();
+    int64_t settled = atomic_load_explicit(&settled_bytes, memory_order_relaxed);
     uint64_t wait_ns = (uint64_t)atomic_load_explicit(&wait_ms, memory_order_relaxed) * 1000000;
     atomic_store(&thread_id, sys_thread_id());
     while (!is_to_stop() && without_gain < IDLE_ROUNDS) {
-        pause_for(wait_ns);
+        bool is_in_silence = wait_for_round(wait_ns, settled);
         int64_t now = idle_bytes();
         uint64_t began_ns = clock_thread_ns();
-        size_t gained = is_to_stop() ? 0 : run_round(now == before);
+        size_t gained = is_to_stop() ? 0 : run_round(is_in_silence);
+        settled = is_in_silence ? idle_bytes() : settled;
         // The first one after a burst only notes what is in use.
         bool is_gain = gained >= GAIN_LEAST || now > before + STEP;
         without_gain = is_gain ? 0 : without_gain + 1;
@@ -165,10 +241,10 @@ static void work_here(void) {
         !atomic_compare_exchange_strong(&state, &stopped, RUNNING)) {
         return;
     }
-    struct mesh_pace pace = {false, 100, is_here_over};
+    struct mesh_pace here = {false, 100, is_here_over};
     here_until_ns = clock_ns() + HERE_NS;
     for (unsigned i = 0; i < SIZE_CLASSES && !is_here_over() && !is_to_stop(); i++) {
-        (void)mesh_pass(next_class, &pace);
+        (void)mesh_pass(next_class, &here);
         next_class = (next_class + 1) % SIZE_CLASSES;
     }
     atomic_store_explicit(&here_ms, now_ms() + HERE_EVERY_MS, memory_order_relaxed);

@@ -1,6 +1,9 @@
 // The background thread, and when there is one. It compacts, and gives back what is empty, while the
 // program does not come by itself: a burst of frees followed by silence is its case.
 //
+// While the program does nothing at all, it has up to four times its share of a processor, from a tenth of a
+// second on.
+//
 // A program that never fragments has none: the thread is started from a slow path of malloc or free once
 // the free slots of spans in use (span_note_idle) have grown by some MiB, and ends when a few rounds have
 // gained nothing. It runs with all signals blocked but those of faults and libc's own two (setuid reaches

@@ -13,11 +13,13 @@
 #include "src/os/pin.h"
 #include "src/os/signals.h"
 #include "src/os/sys.h"
+#include "src/os/thread.h"
 #include "src/os/uffd.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <stdatomic.h>
+#include <string.h>
 
 struct staged {
     _Atomic uintptr_t address; // 0: free
@@ -345,6 +347,33 @@ void fault_open(uintptr_t address, size_t bytes) {
         uffd_allow_writes(address, bytes);
     }
     errno = saved;
+}
+
+bool fault_can_empty(void) {
+    return fault_engine() == FAULT_EVENT && purge_has_lists();
+}
+
+bool fault_empty(uintptr_t address, size_t bytes, const struct purge_list *parts) {
+    return uffd_deny_reads(address, bytes) && purge_withdraw(parts);
+}
+
+// Without the descriptor nobody waits any more. For want of memory it is tried again: what was there until now
+// has just been given back.
+void fault_fill(uintptr_t address, uintptr_t from) {
+    enum { TRIES = 10000, BETWEEN_NS = 1000000 };
+    for (unsigned i = 0; !uffd_fill(address, from); i++) {
+        if (!uffd_is_open()) {
+            memcpy((void *)address, (const void *)from, FIRN_PAGE);
+            break;
+        }
+        FIRN_ENSURE(i < TRIES);
+        thread_sleep(BETWEEN_NS);
+    }
+    purge_restore(address, FIRN_PAGE);
+}
+
+void fault_uncover(uintptr_t address, size_t bytes) {
+    uffd_release(address, bytes);
 }
 
 void fault_release(uintptr_t address, size_t bytes) {

@@ -15,11 +15,12 @@
 // none of them meets a staged page.
 //
 // In all of them readers, and system calls that read, go on undisturbed, and a forked child has
-// its own copy with the content of the moment.
+// its own copy with the content of the moment; until fault_empty.
 #ifndef FIRN_OS_FAULT_H
 #define FIRN_OS_FAULT_H
 
 #include "src/base/compiler.h"
+#include "src/os/purge.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -73,6 +74,18 @@ void fault_publish(uintptr_t address, size_t bytes);
 // A part of a staged range is what it was, and can be written to again; the rest is still to be published. Who
 // waits there goes on now or, under `protect`, when the rest is published.
 void fault_open(uintptr_t address, size_t bytes);
+
+// Many parts of a staged range are about to be mapped anew: what is in them goes back to the kernel, by one
+// call, and mapping costs a tenth. Who touches them, or reads what was never touched in the range, waits for
+// fault_uncover; a child forked meanwhile by a call that no handler sees does not get the parts. Only where
+// fault_can_empty: system calls wait, too. False: the parts are as they were; fault_uncover all the same.
+bool fault_can_empty(void);
+bool fault_empty(uintptr_t address, size_t bytes, const struct purge_list *parts) FIRN_CHECKED;
+// A page of a part is not mapped anew: it gets a copy of the page `from`.
+void fault_fill(uintptr_t address, uintptr_t from);
+// All parts are mapped anew or filled. What else is in the range can be written to; fault_adopt makes it as it
+// was, before fault_publish.
+void fault_uncover(uintptr_t address, size_t bytes);
 
 // The range is what it was. Whoever waited goes on.
 void fault_release(uintptr_t address, size_t bytes);

@@ -167,6 +167,16 @@ bool memfile_map_copy(uintptr_t address, size_t offset, size_t bytes, bool *is_l
     return is_done;
 }
 
+void memfile_fill(size_t offset, size_t bytes) {
+    const int saved = errno;
+    if (madvise((void *)(view + offset), bytes, MADV_POPULATE_WRITE) != 0) { // Linux 5.14
+        for (size_t i = 0; i < bytes; i += FIRN_PAGE) {
+            (void)*(const volatile char *)(view + offset + i);
+        }
+    }
+    errno = saved;
+}
+
 void memfile_drop(size_t offset, size_t bytes) {
     const int saved = errno;
     if (madvise((void *)(view + offset), bytes, MADV_REMOVE) != 0) {

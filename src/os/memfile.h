@@ -33,6 +33,9 @@ bool memfile_can_map_copies(void);
 // nothing changed, when the kernel cannot; *is_lost as above. Preserves errno.
 bool memfile_map_copy(uintptr_t address, size_t offset, size_t bytes, bool *is_lost) FIRN_CHECKED;
 
+// Gives [offset, +bytes) memory, so that nobody who touches it has to wait for the kernel. A hint.
+// Preserves errno.
+void memfile_fill(size_t offset, size_t bytes);
 // Gives the memory of [offset, +bytes) back: reads as zeros. Preserves errno.
 void memfile_drop(size_t offset, size_t bytes);
 

@@ -23,8 +23,8 @@ _Static_assert(sizeof(struct purge_range) == sizeof(struct iovec) &&
 
 static _Atomic enum { UNTRIED, POSSIBLE, IMPOSSIBLE } possibility;
 
-static long advise(const struct purge_range *ranges, unsigned count) {
-    return syscall(SYS_process_madvise, THIS_PROCESS, ranges, count, MADV_DONTNEED, 0);
+static long advise(const struct purge_range *ranges, unsigned count, int advice) {
+    return syscall(SYS_process_madvise, THIS_PROCESS, ranges, count, advice, 0);
 }
 
 // An answer is not believed: the page must be gone.
@@ -36,16 +36,18 @@ static bool try_it(void) {
     volatile char *byte = p;
     const struct purge_range range = {(uintptr_t)p, FIRN_PAGE};
     *byte = 1;
-    bool is_gone = advise(&range, 1) == FIRN_PAGE && *byte == 0;
+    bool is_gone = advise(&range, 1, MADV_DONTNEED) == FIRN_PAGE && *byte == 0;
     munmap(p, FIRN_PAGE);
     return is_gone;
 }
 
 // Two threads may try at once, and find the same.
-static bool is_possible(void) {
+bool purge_has_lists(void) {
+    const int saved = errno;
     if (caps_has(CAP_PURGE_LIST) && possibility == UNTRIED) {
         possibility = try_it() ? POSSIBLE : IMPOSSIBLE;
     }
+    errno = saved;
     return caps_has(CAP_PURGE_LIST) && possibility == POSSIBLE;
 }
 
@@ -62,8 +64,8 @@ void purge_add(struct purge_list *l, uintptr_t address, size_t bytes) {
 void purge_all(struct purge_list *l) {
     const int saved = errno;
     unsigned i = 0;
-    if (l->count > 1 && is_possible()) {
-        long done = advise(l->ranges, l->count);
+    if (l->count > 1 && purge_has_lists()) {
+        long done = advise(l->ranges, l->count, MADV_DONTNEED);
         for (; i < l->count && done >= (long)l->ranges[i].bytes; i++) {
             done -= (long)l->ranges[i].bytes;
         }
@@ -73,5 +75,33 @@ void purge_all(struct purge_list *l) {
         map_purge(l->ranges[i].address, l->ranges[i].bytes);
     }
     l->count = 0;
+    errno = saved;
+}
+
+static long bytes_of(const struct purge_list *l) {
+    size_t bytes = 0;
+    for (unsigned i = 0; i < l->count; i++) {
+        bytes += l->ranges[i].bytes;
+    }
+    return (long)bytes;
+}
+
+bool purge_withdraw(const struct purge_list *l) {
+    const int saved = errno;
+    bool is_done = purge_has_lists() && advise(l->ranges, l->count, MADV_DONTFORK) == bytes_of(l);
+    if (is_done) {
+        (void)advise(l->ranges, l->count, MADV_DONTNEED);
+    } else {
+        for (unsigned i = 0; i < l->count; i++) {
+            purge_restore(l->ranges[i].address, l->ranges[i].bytes);
+        }
+    }
+    errno = saved;
+    return is_done;
+}
+
+void purge_restore(uintptr_t address, size_t bytes) {
+    const int saved = errno;
+    (void)madvise((void *)address, bytes, MADV_DOFORK);
     errno = saved;
 }

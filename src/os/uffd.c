@@ -147,6 +147,23 @@ void uffd_wake(uintptr_t address, size_t bytes) {
     (void)call(UFFDIO_WAKE, &range);
 }
 
+bool uffd_deny_reads(uintptr_t address, size_t bytes) {
+    struct uffdio_register r = {.range = {address, bytes},
+                                .mode = UFFDIO_REGISTER_MODE_WP | UFFDIO_REGISTER_MODE_MISSING};
+    return call(UFFDIO_REGISTER, &r);
+}
+
+bool uffd_fill(uintptr_t address, uintptr_t from) {
+    struct uffdio_copy c = {
+        .dst = address, .src = from, .len = FIRN_PAGE, .mode = UFFDIO_COPY_MODE_DONTWAKE};
+    return call(UFFDIO_COPY, &c) || c.copy == -EEXIST;
+}
+
+void uffd_release(uintptr_t address, size_t bytes) {
+    struct uffdio_range range = {address, bytes};
+    (void)call(UFFDIO_UNREGISTER, &range);
+}
+
 static bool call_borrowed(unsigned long request, void *argument) {
     const int saved = errno;
     const int fd = keep_borrow(&kept);

@@ -29,6 +29,14 @@ void uffd_allow_writes(uintptr_t address, size_t bytes);
 // The same for a range that was mapped anew since, and is not protected any more.
 void uffd_wake(uintptr_t address, size_t bytes);
 
+// In a range that is write-protected: from here on who reads a page that is not there waits, too; until
+// uffd_release. False: perhaps in a part of the range.
+bool uffd_deny_reads(uintptr_t address, size_t bytes) FIRN_CHECKED;
+// Puts a copy of the page `from` where no page is, for who waits there to find. True also if there is one.
+bool uffd_fill(uintptr_t address, uintptr_t from) FIRN_CHECKED;
+// Ends all protection of the range, and the descriptor's care. What of it was mapped anew has to be woken.
+void uffd_release(uintptr_t address, size_t bytes);
+
 // For a thread whose descriptor table is not the program's: no page of the range is protected, and it
 // leaves the descriptor's care, or comes back to it. False: it stays as it is, unless there is no
 // descriptor at all.

@@ -3,13 +3,15 @@
  *
  * Page A has two slots. Slot 0 is live at first; slot 1 is free. Granule 1 of the frame is the partner's.
  * Memory is a byte a granule; a write takes the page's mapping at the moment of the write, and waits while
- * the page is staged. Mutants (-DNO_STAGE, -DNO_LOCK, -DTAKES_FROM_MESHED) must fail. */
+ * the page is staged. In the end the page is taken away before the frame is mapped: a read waits then, too.
+ * Mutants (-DNO_STAGE, -DNO_COVER, -DNO_LOCK, -DTAKES_FROM_MESHED) must fail. */
 
 #define TAG 77
 
 byte private[2], frame[2];
 bool is_mapped;      /* A maps the frame */
 bool is_staged;
+bool is_covered;     /* who reads waits */
 bool lock;           /* A's owner's */
 bool is_free[2];     /* not occupied: neither live nor in hand. Slot 1 at first: see Start */
 bool is_remote;      /* slot 0: freed by another thread, not taken back yet */
@@ -38,6 +40,14 @@ inline store(i, v) {
 
 #define LOAD(i) (is_mapped -> frame[i] : private[i])
 
+/* What the program, or central, finds in its slot. */
+inline look(i, v) {
+    atomic {
+        !is_covered;
+        assert(LOAD(i) == v)
+    }
+}
+
 /* With the lock: the last slot is gone, the page is private again, and zero. */
 inline part_if_empty() {
     if
@@ -58,7 +68,7 @@ active proctype Owner() provided (has_begun) {
         :: has_slot[1] ->                   /* a program that writes and reads */
             value[1]++;
             store(1, value[1]);
-            assert(LOAD(1) == value[1])
+            look(1, value[1])
         :: has_slot[1] ->                   /* free, then put back on a slow path */
             has_slot[1] = false;
             acquire();
@@ -92,7 +102,7 @@ active proctype Remote() provided (has_begun) {
         rounds++;
         value[0]++;
         store(0, value[0]);
-        assert(LOAD(0) == value[0])
+        look(0, value[0])
     od;
     has_slot[0] = false;
     store(0, TAG);
@@ -103,7 +113,7 @@ active proctype Remote() provided (has_begun) {
 active proctype Drain() {
     is_remote;
     acquire();
-    assert(LOAD(0) == TAG);
+    look(0, TAG);
     is_remote = false;
     is_free[0] = true;
     part_if_empty();
@@ -140,7 +150,12 @@ active proctype Mesher() provided (has_begun) {
 #endif
             copy = private[0];
             frame[0] = copy;
+#ifndef NO_COVER
+            is_covered = true;
+#endif
+            atomic { private[0] = 0; private[1] = 0 };
             is_mapped = true;                            /* one step, for who reads */
+            is_covered = false;
             is_staged = false
         :: else
         fi;

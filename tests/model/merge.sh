@@ -32,5 +32,6 @@ judge() { # WHAT FOUND EXPECTED
 
 judge "no interleaving of the merge loses a write" "$(errors)" 0
 judge "without staging a write is lost" "$(errors -DNO_STAGE)" 1
+judge "pages taken away are read as zeros if reads do not wait" "$(errors -DNO_COVER)" 1
 judge "without the lock a slot is lost" "$(errors -DNO_LOCK)" 1
 judge "taking slots of a meshed span harms the partner" "$(errors -DTAKES_FROM_MESHED)" 1
