@@ -19,26 +19,25 @@ check_calls() { # LABEL EXPECTED
     [ "$said" = "$2" ] && ok "${1}system calls" || not_ok "${1}system calls" "$said"
 }
 
+# Each program under each engine with FIRN_THOROUGH=1, else under one of them. fread may read straight into its
+# caller's block, by a call inside libc that cannot be wrapped: sort has event only.
+programs=(perl lua python node bash git sqlite gcc)
+number=0
 for engine in event:ffffffff signal:ffffff7f protect:fffffe7f; do
     export FIRN_TEST_CAPS=${engine#*:}
     label="${engine%:*}: "
     if [ "${engine%:*}" = event ]; then
         check_calls "$label" 'fine, no raw EFAULT'
+        check_sort "$label"
     else
         check_calls "$label" 'fine, raw EFAULT seen'
     fi
-    check_perl "$label"
-    check_lua "$label"
-    check_python "$label"
-    check_node "$label"
-    # fread may read straight into its caller's block, by a call inside libc that cannot be wrapped.
-    if [ "${engine%:*}" = event ]; then
-        check_sort "$label"
-    fi
-    check_bash "$label"
-    check_git "$label"
-    check_sqlite "$label"
-    check_gcc "$label"
+    for ((i = 0; i < ${#programs[@]}; i++)); do
+        if [ -n "${FIRN_THOROUGH:-}" ] || [ $((i % 3)) = "$number" ]; then
+            "check_${programs[i]}" "$label"
+        fi
+    done
+    number=$((number + 1))
 done
 
 # By option, where a better one would work.
