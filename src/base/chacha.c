@@ -63,7 +63,7 @@ FIRN_INLINE void write_transposed(const struct quad x[4], uint8_t *out) {
     }
 }
 
-static void quad_keystream(const struct quad input[16], unsigned rounds, uint8_t *out) {
+FIRN_INLINE void quad_keystream(const struct quad input[16], unsigned rounds, uint8_t *out) {
     struct quad x[16];
     memcpy(x, input, sizeof(x));
     for (unsigned r = 0; r < rounds; r += 2) {
@@ -75,6 +75,30 @@ static void quad_keystream(const struct quad input[16], unsigned rounds, uint8_t
     for (size_t word = 0; word < 16; word += 4) {
         write_transposed(x + word, out + word * 4);
     }
+}
+
+static void keystream_plain(struct quad input[16], unsigned rounds, uint8_t *out, size_t quads) {
+    for (size_t q = 0; q < quads; q++) {
+        quad_keystream(input, rounds, out + q * CHACHA_QUAD);
+        input[12].lane += 4;
+    }
+}
+
+// The same with an instruction to rotate and room in registers for all words: a third of the instructions.
+__attribute__((target("avx512f,avx512vl"))) static void keystream_wide(struct quad input[16],
+                                                                       unsigned rounds,
+                                                                       uint8_t *out, size_t quads) {
+    for (size_t q = 0; q < quads; q++) {
+        quad_keystream(input, rounds, out + q * CHACHA_QUAD);
+        input[12].lane += 4;
+    }
+}
+
+bool firn_chacha_is_plain;
+
+static bool can_be_wide(void) {
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl");
 }
 
 void chacha_keystream(const uint32_t key[8], const uint32_t nonce[3], uint32_t counter,
@@ -91,9 +115,10 @@ void chacha_keystream(const uint32_t key[8], const uint32_t nonce[3], uint32_t c
     for (unsigned i = 0; i < 3; i++) {
         input[13 + i] = spread(nonce[i]);
     }
-    for (size_t q = 0; q < quads; q++) {
-        quad_keystream(input, rounds, out + q * CHACHA_QUAD);
-        input[12].lane += 4;
+    if (!firn_chacha_is_plain && can_be_wide()) {
+        keystream_wide(input, rounds, out, quads);
+    } else {
+        keystream_plain(input, rounds, out, quads);
     }
     // The key must not stay behind on the stack.
     explicit_bzero(input, sizeof(input));

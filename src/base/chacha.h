@@ -4,8 +4,12 @@
 #ifndef FIRN_BASE_CHACHA_H
 #define FIRN_BASE_CHACHA_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+// Where the processor has AVX-512 its rotations are used. Tests set this, and then they are not.
+extern bool firn_chacha_is_plain;
 
 enum { CHACHA_QUAD = 256 }; // bytes in four blocks
 

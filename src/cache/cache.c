@@ -99,7 +99,7 @@ static struct bin *bin_make(struct cache *c, unsigned cell) {
         .spans = spans,
         .mixer = mixer,
         .reciprocal = info->reciprocal,
-        .span_mask = info->span_mask,
+        .span_keep = ENTRY_ADDRESS & ~(uint64_t)info->span_mask,
         .step_down = step_down,
         .slot_bytes = info->bytes,
         .mixer_mask = mask,
@@ -451,7 +451,6 @@ static struct cache *cache_make(void) {
     c->number = (uint32_t)++caches_made;
     c->small_base = FIRN_ROOT.small_base;
     c->line_shift = FIRN_ROOT.line_shift;
-    c->site_key = atomic_load_explicit(&FIRN_ROOT.site_key, memory_order_relaxed);
     for (unsigned i = 0; i <= SIZE_TABLE_MAX / 16; i++) {
         c->first_cells[i] = (uint32_t)cache_first_cell(size_class_table[i]);
     }

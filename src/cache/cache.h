@@ -50,13 +50,15 @@ struct bin {
 // beyond it.
 struct cache_cell {
     _Alignas(FIRN_CACHE_LINE) uint64_t *top;
-    uintptr_t base;      // address of the cell
-    uintptr_t bytes;     // how much of it had descriptors when last looked at
-    uintptr_t spans;     // where the descriptor of the span at address 0 would be (cache_span)
-    uint64_t *mixer;     // freed slots, or 0
+    uintptr_t base;  // address of the cell
+    uintptr_t bytes; // how much of it had descriptors when last looked at
+    uintptr_t spans; // where the descriptor of the span at address 0 would be (cache_span)
+    uint64_t *mixer; // freed slots, or 0
+    // What of an address, or of an entry, is its span's: all bits but those within the span and, for entries,
+    // those above addresses.
+    uint64_t span_keep;
     uint32_t reciprocal; // class_info's
-    uint32_t span_mask;
-    uint32_t step_down; // cache_span
+    uint32_t step_down;  // cache_span
     uint32_t slot_bytes;
     uint32_t mixer_mask; // places in use - 1: fewer where slots are large
 };
@@ -73,7 +75,6 @@ struct cache {
     // What the fast paths need of the root: here, next to the rest, it is one load away. 0 in the
     // empty cache.
     uintptr_t small_base;
-    uint64_t site_key;
     uint32_t line_shift;
     uint32_t ticks; // slow operations, paces upkeep
     struct noise *noise;
@@ -87,7 +88,7 @@ struct cache {
     _Atomic bool is_used;
     _Atomic bool is_dead; // in a forked child: its thread stayed in the parent
     // size_class_table with each class's first cell in place of the class, in bytes from here. In the
-    // empty cache all lead to its beginning, where zeros stand as in its cells.
+    // empty cache all lead to its beginning, where zeros stand, there and in each further line, as in its cells.
     uint32_t first_cells[SIZE_TABLE_MAX / 16 + 1];
     struct cache_cell cells[CELLS];
     struct bin *bins[CELLS]; // NULL until first used
@@ -119,12 +120,13 @@ FIRN_INLINE uintptr_t cache_first_cell(unsigned class_index) {
 FIRN_INLINE struct cache_cell *cache_cell_for(struct cache *c, uintptr_t first, uintptr_t site) {
     uintptr_t further;
     if (FIRN_PARTITION_MODE == 1) {
-        further = site * c->site_key >> (64 - FIRN_PARTITION_BITS - CELL_LINE_SHIFT) &
+        // The root's key: it need not wait for `c`, which two loads lead to.
+        further = site * root_site_key() >> (64 - FIRN_PARTITION_BITS - CELL_LINE_SHIFT) &
                   (uintptr_t)(FIRN_PARTITIONS - 1) << CELL_LINE_SHIFT;
     } else {
-        further = (uintptr_t)partition_of(site, c->site_key) << CELL_LINE_SHIFT;
+        further = (uintptr_t)partition_of(site, root_site_key()) << CELL_LINE_SHIFT;
     }
-    return FIRN_OPAQUE((struct cache_cell *)((uintptr_t)c + first + further));
+    return (struct cache_cell *)((uintptr_t)c + FIRN_OPAQUE(first + further));
 }
 
 // The thread's cache. Never NULL: a thread without one has the shared empty cache, which has no
@@ -156,7 +158,7 @@ FIRN_INLINE uint64_t cache_peek(const uint64_t *top) {
 FIRN_INLINE uintptr_t cache_take(struct cache_cell *e, uint64_t *top, uint64_t entry) {
     e->top = top - 1;
     uintptr_t address = entry & ENTRY_ADDRESS;
-    struct span *s = cache_span(e, address & ~(uintptr_t)e->span_mask);
+    struct span *s = cache_span(e, entry & e->span_keep);
     _Atomic uint64_t *w = &s->live[entry >> (ENTRY_SLOT_SHIFT + 6)];
     uint64_t live = atomic_load_explicit(w, memory_order_relaxed);
     atomic_store_explicit(w, bits_set(live, entry >> ENTRY_SLOT_SHIFT), memory_order_relaxed);

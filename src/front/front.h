@@ -2,7 +2,8 @@
 // cannot exist, null pointers, alignments, overflow, errno. The exported names are one-line calls
 // of these (preload/malloc.c, preload/cxx.c).
 //
-// `site` is always the return address of the program's own call. Functions that return a pointer
+// `site` is always the return address of the program's own call; HEAP_SITE_HERE where an exported function says so
+// of itself to front_alloc, front_free or front_free_as. Functions that return a pointer
 // return NULL with ENOMEM when there is no memory; other errors are named. Misuse is fatal, as
 // heap.h says.
 #ifndef FIRN_FRONT_FRONT_H
@@ -33,7 +34,7 @@ FIRN_INLINE void front_free(void *p, uintptr_t site) {
 // free under another name (cfree, operator delete). Preserves errno.
 FIRN_INLINE void front_free_as(void *p, const char *api, uintptr_t site) {
     if (FIRN_UNLIKELY(!heap_free_local(p, api, site))) {
-        heap_free_slow(p, &(struct heap_call){api, site, FATAL_SIZE_UNKNOWN, 0});
+        heap_free_slow(p, &(struct heap_call){api, heap_site(site), FATAL_SIZE_UNKNOWN, 0});
     }
 }
 

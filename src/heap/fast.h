@@ -18,6 +18,13 @@ void heap_free_slow(void *p, const struct heap_call *call);
 // The same for plain free, which can then be a tail call.
 void heap_free_plain_slow(void *p, uintptr_t site);
 
+// For `site`: the return address of the function that the fast path is inlined into. It is read where it
+// is needed: of a free, only where something is wrong or full.
+#define HEAP_SITE_HERE ((uintptr_t)0)
+FIRN_INLINE uintptr_t heap_site(uintptr_t site) {
+    return __builtin_constant_p(site) && site == HEAP_SITE_HERE ? FIRN_CALLER() : site;
+}
+
 FIRN_INLINE void *heap_alloc_fast(size_t size, uintptr_t site) {
     struct cache *c = firn_cache;
     uintptr_t first;
@@ -26,18 +33,19 @@ FIRN_INLINE void *heap_alloc_fast(size_t size, uintptr_t site) {
     } else if (size <= SMALL_MAX - FIRN_SLOT_EXTRA) {
         first = cache_first_cell(size_class_of(size + FIRN_SLOT_EXTRA));
     } else {
-        return heap_alloc_slow(size, site);
+        return heap_alloc_slow(size, heap_site(site));
     }
-    struct cache_cell *e = cache_cell_for(c, first, site);
+    struct cache_cell *e = cache_cell_for(c, first, heap_site(site));
     uint64_t *top = e->top;
     uint64_t entry = cache_peek(top);
     if (FIRN_UNLIKELY(entry == 0)) {
-        return heap_alloc_slow(size, site);
+        return heap_alloc_slow(size, heap_site(site));
     }
     uintptr_t address = cache_take(e, top, entry);
     size_t slot_bytes = e->slot_bytes;
     size_t before_bytes = entry >> ENTRY_SLOT_SHIFT != 0 ? slot_bytes : 0;
-    void *p = slot_issue(address, slot_bytes, before_bytes, (entry & ENTRY_VIRGIN) != 0, site);
+    void *p =
+        slot_issue(address, slot_bytes, before_bytes, (entry & ENTRY_VIRGIN) != 0, heap_site(site));
     slack_note(address, slot_bytes, size);
     return p;
 }
@@ -77,8 +85,9 @@ FIRN_INLINE bool heap_free_owned(void *p, uint64_t pending, const char *api, uin
     if (FIRN_UNLIKELY(within >= e->bytes)) {
         return false;
     }
-    uintptr_t offset = address & e->span_mask;
-    struct span *s = FIRN_OPAQUE(cache_span(e, address - offset));
+    uintptr_t start = address & e->span_keep;
+    uintptr_t offset = address - start;
+    struct span *s = FIRN_OPAQUE(cache_span(e, start));
     // Only this thread makes itself owner or stops being it: the answer "mine" stays true.
     uint64_t word = atomic_load_explicit(&s->owner_word, memory_order_relaxed);
     if (FIRN_UNLIKELY((pending == 0 ? word : (uint32_t)word) != c->number)) {
@@ -102,10 +111,10 @@ FIRN_INLINE bool heap_free_owned(void *p, uint64_t pending, const char *api, uin
     uint64_t entry = cache_entry(address, slot);
     if (FIRN_LIKELY(heap_circulate(c, at, entry))) {
         size_t slot_bytes = e->slot_bytes;
-        slack_retire(address, slot_bytes, api, site);
-        slot_retire(address, slot_bytes, slot != 0 ? slot_bytes : 0, api, site);
+        slack_retire(address, slot_bytes, api, heap_site(site));
+        slot_retire(address, slot_bytes, slot != 0 ? slot_bytes : 0, api, heap_site(site));
     } else {
-        heap_retire_slow(c, at, entry, api, site);
+        heap_retire_slow(c, at, entry, api, heap_site(site));
     }
     return true;
 }
@@ -116,7 +125,7 @@ FIRN_INLINE bool heap_free_local(void *p, const char *api, uintptr_t site) {
 
 FIRN_INLINE void heap_free_fast(void *p, uintptr_t site) {
     if (FIRN_UNLIKELY(!heap_free_local(p, "free", site))) {
-        heap_free_plain_slow(p, site);
+        heap_free_plain_slow(p, heap_site(site));
     }
 }
 

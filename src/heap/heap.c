@@ -108,7 +108,7 @@ FIRN_COLD static void *alloc_larger(struct cache *c, const struct request *reque
     unsigned class_index = request->class_index;
     size_t align = request->align;
     uintptr_t site = request->site;
-    unsigned partition = partition_of(site, c->site_key);
+    unsigned partition = partition_of(site, root_site_key());
     heap_note_larger();
     while (++class_index < SIZE_CLASSES) {
         unsigned cell = root_cell(class_index, partition);
@@ -134,7 +134,7 @@ static void *alloc_class(const struct request *request) {
         return fail();
     }
     upkeep_tick_alloc(c);
-    unsigned cell = root_cell(class_index, partition_of(site, c->site_key));
+    unsigned cell = root_cell(class_index, partition_of(site, root_site_key()));
     void *p = take_slot(c, cell, request->size, site);
     if (FIRN_UNLIKELY(p == NULL) && firn_regions[cell].is_exhausted) {
         return alloc_larger(c, request);

@@ -170,7 +170,7 @@ static void look_at_slot(const struct look *l, unsigned slot) {
 // The lock under which a span's free slots stay as they are; NULL if that of another thread.
 static struct lock *lock_of(const struct span *s, const struct cache *owner) {
     return owner == NULL         ? &firn_central[root_cell_class(s->cell)].lock
-           : owner == firn_cache ? &firn_owner_locks[owner->number % OWNER_LOCKS]
+           : owner == firn_cache ? owner_lock_of(owner->number)
                                  : NULL;
 }
 

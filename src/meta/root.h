@@ -70,6 +70,10 @@ extern union root_pages {
 _Static_assert(sizeof(struct root) <= FIRN_PAGE, "one page");
 #define FIRN_ROOT (firn_root_pages.root)
 
+FIRN_INLINE uint64_t root_site_key(void) {
+    return atomic_load_explicit(&FIRN_ROOT.site_key, memory_order_relaxed);
+}
+
 FIRN_INLINE unsigned root_cell(unsigned class_index, unsigned partition) {
     return class_index << FIRN_PARTITION_BITS | partition;
 }

@@ -122,13 +122,14 @@ FIRN_COLD static void *cxx_retry_nothrow(const struct cxx_request *r,
 // The request is put together only when the first try failed: no frame on the fast path.
 FIRN_INLINE void *cxx_new(size_t size, uintptr_t site) {
     void *p = front_alloc(size, site);
-    return FIRN_LIKELY(p != NULL) ? p : cxx_retry(&(struct cxx_request){size, 0, site});
+    return FIRN_LIKELY(p != NULL) ? p : cxx_retry(&(struct cxx_request){size, 0, heap_site(site)});
 }
 
 FIRN_INLINE void *cxx_new_nothrow(size_t size, const struct cxx_nothrow *tag, uintptr_t site) {
     void *p = front_alloc(size, site);
-    return FIRN_LIKELY(p != NULL) ? p
-                                  : cxx_retry_nothrow(&(struct cxx_request){size, 0, site}, tag);
+    return FIRN_LIKELY(p != NULL)
+               ? p
+               : cxx_retry_nothrow(&(struct cxx_request){size, 0, heap_site(site)}, tag);
 }
 
 static void *cxx_new_aligned(const struct cxx_request *r) {
@@ -142,19 +143,19 @@ static void *cxx_new_aligned_nothrow(const struct cxx_request *r, const struct c
 }
 
 FIRN_EXPORT void *_Znwm(size_t size) {
-    return cxx_new(size, FIRN_CALLER());
+    return cxx_new(size, HEAP_SITE_HERE);
 }
 
 FIRN_EXPORT void *_Znam(size_t size) {
-    return cxx_new(size, FIRN_CALLER());
+    return cxx_new(size, HEAP_SITE_HERE);
 }
 
 FIRN_EXPORT void *_ZnwmRKSt9nothrow_t(size_t size, const struct cxx_nothrow *tag) {
-    return cxx_new_nothrow(size, tag, FIRN_CALLER());
+    return cxx_new_nothrow(size, tag, HEAP_SITE_HERE);
 }
 
 FIRN_EXPORT void *_ZnamRKSt9nothrow_t(size_t size, const struct cxx_nothrow *tag) {
-    return cxx_new_nothrow(size, tag, FIRN_CALLER());
+    return cxx_new_nothrow(size, tag, HEAP_SITE_HERE);
 }
 
 FIRN_EXPORT void *_ZnwmSt11align_val_t(size_t size, size_t align) {
@@ -178,45 +179,45 @@ FIRN_EXPORT void *_ZnamSt11align_val_tRKSt9nothrow_t(size_t size, size_t align,
 // An alignment named without a size tells nothing that could be checked: it may be anything up to
 // the block's own.
 FIRN_EXPORT void _ZdlPv(void *p) {
-    front_free_as(p, "operator delete", FIRN_CALLER());
+    front_free_as(p, "operator delete", HEAP_SITE_HERE);
 }
 
 FIRN_EXPORT void _ZdaPv(void *p) {
-    front_free_as(p, "operator delete[]", FIRN_CALLER());
+    front_free_as(p, "operator delete[]", HEAP_SITE_HERE);
 }
 
 FIRN_EXPORT void _ZdlPvRKSt9nothrow_t(void *p, const struct cxx_nothrow *tag) {
     (void)tag;
-    front_free_as(p, "operator delete", FIRN_CALLER());
+    front_free_as(p, "operator delete", HEAP_SITE_HERE);
 }
 
 FIRN_EXPORT void _ZdaPvRKSt9nothrow_t(void *p, const struct cxx_nothrow *tag) {
     (void)tag;
-    front_free_as(p, "operator delete[]", FIRN_CALLER());
+    front_free_as(p, "operator delete[]", HEAP_SITE_HERE);
 }
 
 FIRN_EXPORT void _ZdlPvSt11align_val_t(void *p, size_t align) {
     (void)align;
-    front_free_as(p, "operator delete", FIRN_CALLER());
+    front_free_as(p, "operator delete", HEAP_SITE_HERE);
 }
 
 FIRN_EXPORT void _ZdaPvSt11align_val_t(void *p, size_t align) {
     (void)align;
-    front_free_as(p, "operator delete[]", FIRN_CALLER());
+    front_free_as(p, "operator delete[]", HEAP_SITE_HERE);
 }
 
 FIRN_EXPORT void _ZdlPvSt11align_val_tRKSt9nothrow_t(void *p, size_t align,
                                                      const struct cxx_nothrow *tag) {
     (void)align;
     (void)tag;
-    front_free_as(p, "operator delete", FIRN_CALLER());
+    front_free_as(p, "operator delete", HEAP_SITE_HERE);
 }
 
 FIRN_EXPORT void _ZdaPvSt11align_val_tRKSt9nothrow_t(void *p, size_t align,
                                                      const struct cxx_nothrow *tag) {
     (void)align;
     (void)tag;
-    front_free_as(p, "operator delete[]", FIRN_CALLER());
+    front_free_as(p, "operator delete[]", HEAP_SITE_HERE);
 }
 
 FIRN_EXPORT void _ZdlPvm(void *p, size_t size) {

@@ -27,11 +27,11 @@ void *__libc_pvalloc(size_t size);
 int __posix_memalign(void **out, size_t align, size_t size);
 
 FIRN_EXPORT void *malloc(size_t size) {
-    return front_alloc(size, FIRN_CALLER());
+    return front_alloc(size, HEAP_SITE_HERE);
 }
 
 FIRN_EXPORT void free(void *p) {
-    front_free(p, FIRN_CALLER());
+    front_free(p, HEAP_SITE_HERE);
 }
 
 FIRN_EXPORT void *calloc(size_t count, size_t size) {
@@ -67,7 +67,7 @@ FIRN_EXPORT void *pvalloc(size_t size) {
 }
 
 FIRN_EXPORT void cfree(void *p) {
-    front_free_as(p, "cfree", FIRN_CALLER());
+    front_free_as(p, "cfree", HEAP_SITE_HERE);
 }
 
 FIRN_EXPORT void free_sized(void *p, size_t size) {
@@ -150,11 +150,11 @@ FIRN_EXPORT void firn_set_report_handler(void (*handler)(const struct firn_repor
 // Names of glibc's own that programs and older libraries call directly. Without them such a call
 // would reach the other allocator.
 FIRN_EXPORT void *__libc_malloc(size_t size) {
-    return front_alloc(size, FIRN_CALLER());
+    return front_alloc(size, HEAP_SITE_HERE);
 }
 
 FIRN_EXPORT void __libc_free(void *p) {
-    front_free(p, FIRN_CALLER());
+    front_free(p, HEAP_SITE_HERE);
 }
 
 FIRN_EXPORT void *__libc_calloc(size_t count, size_t size) {

@@ -1,6 +1,6 @@
 #include "src/slab/owner.h"
 
-struct lock firn_owner_locks[OWNER_LOCKS];
+_Alignas(FIRN_CACHE_LINE) struct lock firn_owner_locks[OWNER_LOCKS];
 
 void owner_start(void) {
     for (unsigned i = 0; i < OWNER_LOCKS; i++) {

@@ -7,13 +7,20 @@
 #ifndef FIRN_SLAB_OWNER_H
 #define FIRN_SLAB_OWNER_H
 
+#include "src/base/compiler.h"
 #include "src/os/lock.h"
 
 #include <stdint.h>
 
 enum { OWNER_LOCKS = 32 }; // several owners may share one
+enum { OWNER_LINE = FIRN_CACHE_LINE / sizeof(struct lock), OWNER_LINES = OWNER_LOCKS / OWNER_LINE };
 
 extern struct lock firn_owner_locks[OWNER_LOCKS];
+
+// Threads started one after the other have locks in different cache lines.
+static inline struct lock *owner_lock_of(uint64_t number) {
+    return &firn_owner_locks[number % OWNER_LINES * OWNER_LINE + number / OWNER_LINES % OWNER_LINE];
+}
 
 // Single-threaded.
 void owner_start(void);
@@ -21,11 +28,11 @@ void owner_start(void);
 void owner_after_fork_in_child(void);
 
 static inline void owner_lock(uint64_t number) {
-    lock_acquire(&firn_owner_locks[number % OWNER_LOCKS]);
+    lock_acquire(owner_lock_of(number));
 }
 
 static inline void owner_unlock(uint64_t number) {
-    lock_release(&firn_owner_locks[number % OWNER_LOCKS]);
+    lock_release(owner_lock_of(number));
 }
 
 #endif

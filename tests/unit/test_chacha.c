@@ -71,5 +71,7 @@ int main(void) {
         cmocka_unit_test(quads_continue_each_other),
         cmocka_unit_test(counter_wraps),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL); // what this processor can do
+    firn_chacha_is_plain = true;
+    return failed + cmocka_run_group_tests(tests, NULL, NULL);
 }
