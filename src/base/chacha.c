@@ -84,7 +84,7 @@ static void keystream_plain(struct quad input[16], unsigned rounds, uint8_t *out
     }
 }
 
-// The same with an instruction to rotate and room in registers for all words: a third of the instructions.
+// The same with an instruction to rotate, and room in registers for all words: half the instructions.
 __attribute__((target("avx512f,avx512vl"))) static void keystream_wide(struct quad input[16],
                                                                        unsigned rounds,
                                                                        uint8_t *out, size_t quads) {
