@@ -4,8 +4,8 @@
 soak.py LIBRARY SECONDS [FIRN_OPTIONS]
 
 Cycles of load, changes (BGSAVE, AOF rewrite, a reload) and silence long enough to freeze. Every value read from
-Redis and every file from nginx is compared with what it must be. At the end of each cycle's silence: PSS,
-mappings, descriptors, threads and processes of each server. The median memory of the last third may exceed that
+Redis and every file from nginx is compared with what it must be. At the end of each cycle's silence: PSS but that
+of files (which depends on who else has them mapped: it grows when other programs end), mappings, descriptors, threads and processes of each server. The median memory of the last third may exceed that
 of the second by 1 %, that of mappings by 2 %, that of descriptors, threads and processes not at all what was the
 most before. A run below ten minutes has few cycles and is still settling: 25 %, and threads come and go. Ends with
 "ok soak" or "not ok soak: WHY" and status 1.
@@ -99,7 +99,7 @@ class Server:
         for pid in self.pids():
             try:
                 with open(f"/proc/{pid}/smaps_rollup") as f:
-                    s["pss"] += int(re.search(r"^Pss:\s+(\d+)", f.read(), re.M)[1])
+                    s["pss"] += sum(int(kib) for kib in re.findall(r"^Pss_(?:Anon|Shmem):\s+(\d+)", f.read(), re.M))
                 with open(f"/proc/{pid}/maps") as f:
                     maps = f.read()
                 if maps and LIBRARY not in maps:
