@@ -101,7 +101,7 @@ static size_t run_length(uintptr_t address, size_t most) {
 static void move_page(uintptr_t address, uintptr_t from, uintptr_t to) {
     uint64_t mask[SEARCH_WORDS];
     if (pages_kind(pages_get(address)) == PAGES_MESHED) {
-        merge_page_mask(mask, merge_span_of(address), address);
+        merge_content_mask(mask, merge_span_of(address), address);
         merge_copy_granules(mask, from, to);
     }
 }

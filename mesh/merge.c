@@ -141,21 +141,27 @@ static unsigned page_of(const struct span *s, uintptr_t address) {
     return (unsigned)((address - span_base(s)) >> FIRN_PAGE_SHIFT);
 }
 
-void merge_page_mask(uint64_t mask[SEARCH_WORDS], const struct span *s, uintptr_t address) {
+static void page_mask(uint64_t mask[SEARCH_WORDS], const struct span *s, uintptr_t address,
+                      bool has_leading) {
     const struct class_info *c = span_class(s);
     uint64_t leading[SPAN_WORDS];
     struct search_span span = {.free_slots = s->free, .slots = c->slots, .slot_bytes = c->bytes};
-    if (FIRN_CANARY) {
+    if (has_leading) {
         leading_slots(leading, s);
         span.leading = leading;
     }
     search_page_mask(mask, &span, page_of(s, address));
 }
 
-// A live slot without a canary is just being handed out, and the canary in front of it may be written
-// next. In such a moment what lies in front of the page's slots, and of the next page's first, is not
-// known.
-static bool is_settled(const struct span *s, uintptr_t address) {
+void merge_page_mask(uint64_t mask[SEARCH_WORDS], const struct span *s, uintptr_t address) {
+    page_mask(mask, s, address, FIRN_CANARY);
+}
+
+void merge_content_mask(uint64_t mask[SEARCH_WORDS], const struct span *s, uintptr_t address) {
+    page_mask(mask, s, address, false);
+}
+
+bool merge_is_settled(const struct span *s, uintptr_t address) {
     const struct class_info *c = span_class(s);
     uintptr_t base = span_base(s);
     uint32_t within = (uint32_t)(address - base);
@@ -287,11 +293,11 @@ static bool is_as_planned(const struct merge_run *run, const struct span *s, uns
     const uint64_t *planned = run->planned[i].mask;
     if (search_is_empty(planned)) {
         *now = (struct search_page){{0}};
-        return is_filler(s, at) && is_settled(s, at);
+        return is_filler(s, at) && merge_is_settled(s, at);
     }
     const uint64_t *used = frame_used(run->frame + i);
     merge_page_mask(now->mask, s, at);
-    bool fits = pages_kind(pages_get(at)) == PAGES_PRIVATE && is_settled(s, at);
+    bool fits = pages_kind(pages_get(at)) == PAGES_PRIVATE && merge_is_settled(s, at);
     for (unsigned w = 0; w < SEARCH_WORDS; w++) {
         fits = fits && (now->mask[w] & used[w] & ~planned[w]) == 0;
     }

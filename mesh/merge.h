@@ -80,6 +80,13 @@ void merge_release(struct merge_hold *h);
 // The occupied granules of the span's page that begins at `address`, and those in front of slots in hand,
 // where a canary may be written. With the span's lock.
 void merge_page_mask(uint64_t mask[SEARCH_WORDS], const struct span *s, uintptr_t address);
+// The occupied ones alone: all that a page that maps a frame may be copied by. In front of a slot that came into
+// somebody's hand since lies what is a partner's; nothing is written there, as such a slot has its canary.
+void merge_content_mask(uint64_t mask[SEARCH_WORDS], const struct span *s, uintptr_t address);
+// A live slot without a canary is just being handed out, and the canary in front of it may be written
+// next. In such a moment what lies in front of the page's slots, and of the next page's first, is not
+// known: false. To be asked after the mask was made. With the span's lock.
+bool merge_is_settled(const struct span *s, uintptr_t address) FIRN_CHECKED;
 
 // Copies the granules of a page.
 void merge_copy_granules(const uint64_t mask[SEARCH_WORDS], uintptr_t from, uintptr_t to);

@@ -15,6 +15,7 @@
 #include "src/span/region.h"
 
 #include <errno.h>
+#include <string.h>
 
 enum {
     REST_AFTER_NS = 1000000,
@@ -51,6 +52,9 @@ static void recount_span(const struct span *s) {
         uint64_t mask[SEARCH_WORDS];
         if (pages_kind(entry) == PAGES_MESHED) {
             merge_page_mask(mask, s, at);
+            if (!merge_is_settled(s, at)) {
+                memset(mask, 0xff, sizeof mask); // until the next time
+            }
             frame_claim(pages_frame(entry), mask);
         }
     }
