@@ -5,9 +5,10 @@ soak.py LIBRARY SECONDS [FIRN_OPTIONS]
 
 Cycles of load, changes (BGSAVE, AOF rewrite, a reload) and silence long enough to freeze. Every value read from
 Redis and every file from nginx is compared with what it must be. At the end of each cycle's silence: PSS but that
-of files (which depends on who else has them mapped: it grows when other programs end), mappings, descriptors, threads and processes of each server. The median memory of the last third may exceed that
-of the second by 1 %, that of mappings by 2 %, that of descriptors, threads and processes not at all what was the
-most before. A run below ten minutes has few cycles and is still settling: 25 %, and threads come and go. Ends with
+of files (which depends on who else has them mapped: it grows when other programs end), mappings, descriptors,
+threads and processes of each server. The mean of the last third's memory may exceed that
+of the second's by 1 %, that of mappings by 2 %, the median of descriptors, threads and processes not at all what was
+the most before. A run below ten minutes has few cycles and is still settling: 25 %, and threads come and go. Ends with
 "ok soak" or "not ok soak: WHY" and status 1.
 """
 import hashlib
@@ -137,7 +138,8 @@ class Server:
         if third == 0:
             return complain(f"{self.name}: {len(self.samples)} samples are too few")
         for what in (*GROWTH, *COUNTED):
-            middle, last = (statistics.median(s[what] for s in part)
+            average = statistics.fmean if what in GROWTH else statistics.median
+            middle, last = (average(s[what] for s in part)
                             for part in (self.samples[third:2 * third], self.samples[2 * third:]))
             most = max(s[what] for s in self.samples[:2 * third]) + COUNTED.get(what, 0)
             print(f"# {self.name}: {what} {middle:.0f} -> {last:.0f}", flush=True)
