@@ -25,11 +25,13 @@ enum {
     PAUSE_BUCKETS = 256, // of PAUSE_NS each; the last one holds all that are longer
     PAUSE_NS = 4000
 };
+#define COUNT_EVERY_NS UINT64_C(1000000000)
 
 struct lock firn_merge_lock = LOCK_INIT(LOCK_MESH);
 
 static enum { UNTRIED, POSSIBLE, IMPOSSIBLE } possibility;
 static _Atomic size_t meshed_pages, meshed_most, copied_pages, vmas, purged_pages;
+static size_t others; // mappings of this process that are not these: merge_count_others
 static size_t vma_budget, budget_wanted, merged, refused, over_budget;
 static uint64_t longest_ns;
 static uint64_t pauses[PAUSE_BUCKETS]; // by their length
@@ -50,6 +52,15 @@ static bool try_start(void) {
     return true;
 }
 
+void merge_count_others(void) {
+    static uint64_t counted_ns;
+    uint64_t now = clock_ns();
+    if (counted_ns == 0 || now - counted_ns > COUNT_EVERY_NS) {
+        others = memfile_count_others(atomic_load_explicit(&vmas, memory_order_relaxed));
+        counted_ns = now;
+    }
+}
+
 bool merge_start(void) {
     if (is_rationed()) { // from the start, or meanwhile (heap/ration.h)
         possibility = IMPOSSIBLE;
@@ -59,7 +70,7 @@ bool merge_start(void) {
     }
     // Again in a forked child, which gave its parent's up.
     bool is_ready = possibility == POSSIBLE && frame_start();
-    vma_budget = is_ready ? memfile_vma_budget() : 0;
+    vma_budget = is_ready ? memfile_vma_budget(others) : 0;
     if (budget_wanted > 0 && budget_wanted < vma_budget) {
         vma_budget = budget_wanted;
     }

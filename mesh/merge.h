@@ -58,6 +58,9 @@ enum {
 
 extern struct lock firn_merge_lock;
 
+// Looks how many mappings the process has, at most once a second: the program's, and those that were merged pages
+// once, which after a fork never become one with their neighbours again. One thread at a time; before merge_start.
+void merge_count_others(void);
 // Once, before the first merge; with merge_lock. False: this kernel, or these limits, do not allow it.
 bool merge_start(void) FIRN_CHECKED;
 // Nothing is merged from here on; what is, stays.

@@ -352,6 +352,7 @@ size_t mesh_pass(unsigned class_index, const struct mesh_pace *pace) {
         atomic_fetch_add_explicit(&hurried, 1, memory_order_relaxed);
         lock_acquire(&pass_lock);
         atomic_fetch_sub_explicit(&hurried, 1, memory_order_relaxed);
+        merge_count_others();
         if (prepare()) {
             pages = pass_class(class_index, pace);
         }

@@ -7,6 +7,7 @@
 #include "src/os/sys.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -216,7 +217,32 @@ void memfile_forget(void) {
     errno = saved;
 }
 
-size_t memfile_vma_budget(void) {
+// Those that there are now; 0 if the kernel does not say.
+static size_t count_mappings(void) {
+    char lines[4096];
+    size_t count = 0;
+    long got;
+    int fd = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return 0;
+    }
+    while ((got = syscall(SYS_read, fd, lines, sizeof lines)) > 0 || (got < 0 && errno == EINTR)) {
+        for (long i = 0; i < got; i++) {
+            count += lines[i] == '\n';
+        }
+    }
+    syscall(SYS_close, fd);
+    return count;
+}
+
+size_t memfile_count_others(size_t own) {
+    const int saved = errno;
+    size_t all = count_mappings();
+    errno = saved;
+    return all > own ? all - own : 0;
+}
+
+size_t memfile_vma_budget(size_t others) {
     char digits[32];
     uint64_t count = caps_limits()->max_map_count;
     size_t n = sys_read_file("/proc/sys/vm/max_map_count", digits, sizeof(digits));
@@ -228,5 +254,6 @@ size_t memfile_vma_budget(void) {
     }
     size_t guards = guard_vmas();
     size_t most = (size_t)(count - count / 4);
-    return most > guards ? most - guards : 0;
+    others = others > guards ? others : guards;
+    return most > others ? most - others : 0;
 }

@@ -465,6 +465,32 @@ static void test_copies_are_joined(void **state) {
     assert_true(small_run(copies_are_joined, NULL));
 }
 
+// ---- mappings ---------------------------------------------------------------------------------
+
+// What the program has mapped is not there to be spent.
+static void leaves_room(void *context) {
+    enum { MAPPINGS = 3000, A_SECOND_US = 1100000 };
+    struct mesh_stats before, after;
+    (void)context;
+    fragment(16, 300);
+    compact();
+    mesh_stats(&before);
+    for (unsigned i = 0; i < MAPPINGS; i++) { // each unlike its neighbours
+        int protection = i % 2 == 0 ? PROT_READ : PROT_NONE;
+        NEED(mmap(NULL, 4096, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED);
+    }
+    usleep(A_SECOND_US);
+    compact();
+    mesh_stats(&after);
+    NEED(!can_mesh() || after.vma_budget + MAPPINGS * 9 / 10 <= before.vma_budget);
+    free_all();
+}
+
+static void test_leaves_room(void **state) {
+    (void)state;
+    assert_true(small_run(leaves_room, NULL));
+}
+
 // ---- engines ----------------------------------------------------------------------------------
 
 static void with_engine(void *context) {
@@ -497,6 +523,7 @@ int main(void) {
         cmocka_unit_test(test_no_write_is_lost),     cmocka_unit_test(test_forks),
         cmocka_unit_test(test_forks_the_lesser_way), cmocka_unit_test(test_frames_are_lent),
         cmocka_unit_test(test_copies_are_joined),    cmocka_unit_test(test_every_engine),
+        cmocka_unit_test(test_leaves_room),
     };
     return cmocka_run_group_tests(tests, small_start, NULL);
 }
