@@ -78,26 +78,36 @@ static void use_again(void) {
     }
 }
 
-// Child: frees all, and gives it back to the kernel. Parent: fills the holes that the child had when it was
-// forked, which are holes again. Child: uses them.
-static void test_a_child_frees_what_its_parent_fills(void **state) {
-    (void)state;
+// `body` in a child that is forked when the pages of `is_done` are away; it ends by _exit(0).
+static void run_in_child(bool (*is_done)(void), void (*body)(void)) {
     allocate();
-    cold_case_freeze(is_half_frozen);
+    cold_case_freeze(is_done);
     pid_t pid = fork();
     assert_true(pid >= 0);
     if (pid == 0) {
-        release();
-        cold_case_sleep(300);
-        use_again();
-        release();
-        use_again();
+        alarm(200);
+        body();
         _exit(0);
     }
     int status = -1;
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_int_equal(status, 0);
     release();
+}
+
+static void free_and_use(void) {
+    release();
+    cold_case_sleep(300);
+    use_again();
+    release();
+    use_again();
+}
+
+// Child: frees all, and gives it back to the kernel. Parent: fills the holes that the child had when it was
+// forked, which are holes again. Child: uses them.
+static void test_a_child_frees_what_its_parent_fills(void **state) {
+    (void)state;
+    run_in_child(is_half_frozen, free_and_use);
 }
 
 static unsigned char *first_frozen(unsigned char *block, size_t bytes) {
@@ -122,35 +132,30 @@ static void drop(unsigned char *page) {
     own_drop((uintptr_t)page, 4096);
 }
 
+static void drop_and_look(void) {
+    unsigned dropped = 0;
+    for (unsigned i = 0; i < LARGE; i++) {
+        unsigned char *page = first_frozen(large[i], LARGE_BYTES);
+        if (page == NULL) {
+            continue;
+        }
+        dropped++;
+        drop(page);
+        cold_case_sleep(20);
+        unsigned char letter = (unsigned char)('A' + (int)(i % 20));
+        if (!are_zeros(page, 4096) || page[-1] != letter || page[4096] != letter) {
+            _exit(5);
+        }
+    }
+    if (dropped == 0) {
+        _exit(6);
+    }
+}
+
 // What Redis's child does with what it does not need. Its parent would fill the page in again.
 static void test_a_child_drops_what_its_parent_fills(void **state) {
     (void)state;
-    allocate();
-    cold_case_freeze(is_large_frozen);
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        unsigned dropped = 0;
-        alarm(60);
-        for (unsigned i = 0; i < LARGE; i++) {
-            unsigned char *page = first_frozen(large[i], LARGE_BYTES);
-            if (page == NULL) {
-                continue;
-            }
-            dropped++;
-            drop(page);
-            cold_case_sleep(20);
-            if (!are_zeros(page, 4096) || page[-1] != 'A' + (int)(i % 20) ||
-                page[4096] != 'A' + (int)(i % 20)) {
-                _exit(5);
-            }
-        }
-        _exit(dropped != 0 ? 0 : 6);
-    }
-    int status = -1;
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_int_equal(status, 0);
-    release();
+    run_in_child(is_large_frozen, drop_and_look);
 }
 
 // A page that is away is dropped or moved: it is not to come back, and to come along.
