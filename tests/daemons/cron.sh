@@ -8,7 +8,7 @@ spool=/var/spool/cron/crontabs
 drive() {
     mkdir -p "$folder/spool/crontabs" "$folder/run" "$folder/etc"
     chown nobody "$folder"
-    printf '* * * * * seq 1 20000 | sort -n | cksum >>%s/ran.out; tr "\\\\0" "\\\\n" </proc/self/maps | grep -c libfirn >%s/mapped\n' \
+    printf '* * * * * seq 1 20000 | sort -n | cksum >>%s/ran.out; grep -c libfirn /proc/self/maps >%s/mapped\n' \
         "$folder" "$folder" >"$folder/spool/crontabs/nobody"
     chmod 600 "$folder/spool/crontabs/nobody"
     chown nobody:crontab "$folder/spool/crontabs/nobody"
@@ -18,7 +18,6 @@ mount --bind $folder/spool /var/spool/cron && mount --bind $folder/etc/crontab /
     mount -t tmpfs none /etc/cron.d && mount -t tmpfs none /run && exec "\$@"
 END
     start 0 unshare -m sh "$folder/inside" cron -f
-    seconds=150
     for ((i = 0; i < 1300; i++)); do
         [ ! -s "$folder/mapped" ] || break
         sleep 0.1

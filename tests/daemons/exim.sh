@@ -33,6 +33,7 @@ all:
 begin routers
 local:
   driver = accept
+  local_parts = a : b : c : d
   transport = file
 begin transports
 file:
@@ -41,8 +42,6 @@ file:
   user = Debian-exim
   initgroups = true
 END
-    # Only what is known to be the address's may be a file's name.
-    sed -i 's/^  driver = accept/&\n  local_parts = a : b : c : d/' "$folder/exim.conf"
     cat >"$folder/send.py" <<'END'
 import smtplib, sys, threading
 port, count = int(sys.argv[1]), int(sys.argv[2])
