@@ -37,12 +37,17 @@ FIRN_INLINE void upkeep_tick(struct cache *c, uintptr_t site) {
 
 // The same, where a thread may be started: in an allocation, with no lock held. (Not in a free: libc frees
 // while it holds what the start of a thread needs.)
+// Frees count, too: of two ticks in a row one is an allocation's, also where the two take turns.
 FIRN_INLINE void upkeep_tick_alloc(struct cache *c) {
-    if (FIRN_UNLIKELY(++c->ticks % UPKEEP_TICKS == 0)) {
+    uint32_t tick = ++c->ticks % UPKEEP_TICKS;
+    if (FIRN_LIKELY(tick > 1)) {
+        return;
+    }
+    if (firn_has_cold_upkeep) {
+        cold_upkeep();
+    }
+    if (tick == 0) {
         upkeep_run();
-        if (firn_has_cold_upkeep) {
-            cold_upkeep();
-        }
         if (firn_has_keeper) {
             keeper_look(0);
         }

@@ -1,7 +1,9 @@
 // Upkeep: what is empty long enough goes back, without a thread of its own and not too often.
 #include "src/heap/upkeep.h"
 
+#include "src/cold/cold.h"
 #include "src/heap/heap.h"
+#include "src/os/thread.h"
 #include "src/slab/central.h"
 #include "src/span/large.h"
 #include "tests/support/small_case.h"
@@ -140,6 +142,31 @@ static void so_do_large_blocks(void **state) {
     assert_true(small_run(free_large_away, NULL));
 }
 
+// A program that frees each block before the next: ticks of the two take turns, whichever came first. That the
+// start of a thread was tried is seen by its failure.
+static void take_turns(void *context) {
+    struct cold_stats stats;
+    thread_forbid();
+    cold_choose(true, 100000, 0, 0);
+    firn_has_cold_upkeep = true;
+    firn_cache->ticks = *(const uint32_t *)context;
+    cold_stats(&stats);
+    NEED(stats.reason == NULL);
+    for (unsigned i = 0; i < UPKEEP_TICKS; i++) {
+        upkeep_tick_alloc(firn_cache);
+        upkeep_tick(firn_cache, site);
+    }
+    cold_stats(&stats);
+    NEED(stats.reason != NULL);
+}
+
+static void what_only_an_allocation_may_start_is_started(void **state) {
+    (void)state;
+    for (uint32_t first = 0; first < 2; first++) {
+        assert_true(small_run(take_turns, &first));
+    }
+}
+
 static void no_delay(void *context) {
     (void)context;
     upkeep_set_delay(0);
@@ -185,6 +212,7 @@ int main(void) {
         cmocka_unit_test(ticks_run_it),
         cmocka_unit_test(allocation_alone_makes_time_pass),
         cmocka_unit_test(so_do_large_blocks),
+        cmocka_unit_test(what_only_an_allocation_may_start_is_started),
         cmocka_unit_test(without_delay_it_purges_at_once),
         cmocka_unit_test(all_can_be_purged_at_any_time),
     };
