@@ -60,9 +60,10 @@ class Results:
 
     def save(self, path):
         """Writes everything as JSON, for --from, --bars and plot."""
-        with open(path, "w", encoding="utf-8") as out:
+        with open(path + ".new", "w", encoding="utf-8") as out:
             json.dump(self.__dict__, out, indent=1)
             out.write("\n")
+        os.replace(path + ".new", path)
 
     @staticmethod
     def load(path):
