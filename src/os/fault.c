@@ -21,6 +21,8 @@
 #include <stdatomic.h>
 #include <string.h>
 
+enum { OWN_STACK_BYTES = 32 << 10 };
+
 struct staged {
     _Atomic uintptr_t address; // 0: free
     _Atomic size_t bytes;
@@ -311,12 +313,19 @@ static bool is_taken(uintptr_t address, size_t bytes) {
     return ask != NULL && (ask(address) || ask(address + bytes - 1));
 }
 
+// A stack may lie in a block of the program's (coroutines have them there). Who stages his own waits for himself,
+// for ever. So far to each side is more than the largest block that lies in the range, and more than is in use.
+static bool is_own_stack(uintptr_t address, size_t bytes) {
+    uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+    return address < here + OWN_STACK_BYTES && here < address + bytes + OWN_STACK_BYTES;
+}
+
 bool fault_stage(uintptr_t address, size_t bytes) {
     const int saved = errno;
     struct staged *s = NULL;
     FIRN_ENSURE(address >= managed_base && bytes > 0 && bytes <= managed_bytes &&
                 address - managed_base <= managed_bytes - bytes);
-    if (is_usable()) {
+    if (!is_own_stack(address, bytes) && is_usable()) {
         s = enter(address, bytes);
     }
     // In this order: a call that begins now sees the range in the table and waits.

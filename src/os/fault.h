@@ -60,8 +60,8 @@ bool fault_can_hold(size_t slot_bytes);
 // From here until fault_publish or fault_release nobody can change the range, which lies in that of
 // fault_start, is mapped readable and writable, and is not staged. Every write that others made
 // before is visible. False, with nothing changed, when that is not possible now (no memory for the
-// mapping, too many ranges, a system call of the program may be writing there, an engine that the
-// program switched off): try another one, or later.
+// mapping, too many ranges, a system call of the program may be writing there, the caller's stack may lie
+// there, an engine that the program switched off): try another one, or later.
 //
 // The thread that stages allocates nothing and touches no block of the program until it is done.
 // It may hold locks only if no thread takes them between a touch of a block and the lock's release.
