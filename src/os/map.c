@@ -9,6 +9,7 @@
 #include "src/os/guard.h"
 #include "src/os/kernel.h"
 #include "src/os/random.h"
+#include "src/os/sys.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -18,24 +19,27 @@
 enum { PLACE_TRIES = 12, WIDE_BITS = 47, READ_WRITE = PROT_READ | PROT_WRITE };
 
 static bool advise(uintptr_t address, size_t bytes, int advice) {
-    return madvise((void *)address, bytes, advice) == 0;
+    return sys_may_call() && madvise((void *)address, bytes, advice) == 0;
 }
 
 static bool protect(uintptr_t address, size_t bytes, int protection) {
-    return mprotect((void *)address, bytes, protection) == 0;
+    return sys_may_call() && mprotect((void *)address, bytes, protection) == 0;
 }
 
-static void unmap(uintptr_t address, size_t bytes) {
-    if (bytes > 0) {
-        munmap((void *)address, bytes);
-    }
+static bool unmap(uintptr_t address, size_t bytes) {
+    return bytes == 0 || (sys_may_call() && munmap((void *)address, bytes) == 0);
+}
+
+static void *map(uintptr_t address, size_t bytes, int protection, int flags) {
+    return sys_may_call() ? mmap((void *)address, bytes, protection,
+                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0)
+                          : MAP_FAILED;
 }
 
 // Anonymous private memory at exactly `address`, or nothing. A kernel without MAP_FIXED_NOREPLACE
 // takes the address for a hint: a mapping elsewhere is given back at once.
 static bool map_at(uintptr_t address, size_t bytes, int protection, int flags) {
-    void *p = mmap((void *)address, bytes, protection,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0);
+    void *p = map(address, bytes, protection, flags);
     if (p == MAP_FAILED) {
         return false;
     }
@@ -198,7 +202,7 @@ static bool place_anywhere(struct reservation *r, size_t bytes, size_t align, un
         errno = ENOMEM;
         return false;
     }
-    void *p = mmap(NULL, mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *p = map(0, mapped, PROT_NONE, 0);
     if (p == MAP_FAILED) {
         return false;
     }
@@ -361,7 +365,7 @@ void map_decommit(const struct reservation *r, uintptr_t address, size_t bytes) 
     if (r->is_sparse) {
         // A munmap that is refused (it would split a VMA too many) leaves a range that cannot be
         // committed again: lost address space, which there is enough of.
-        if (munmap((void *)address, bytes) != 0) {
+        if (!unmap(address, bytes)) {
             (void)drop(address, bytes);
         }
     } else if (remap(address, bytes, PROT_NONE)) {
@@ -415,7 +419,7 @@ bool map_move(uintptr_t from, uintptr_t to, size_t bytes) {
         return false;
     }
     int flags = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP;
-    void *p = mremap((void *)from, bytes, bytes, flags, (void *)to);
+    void *p = sys_may_call() ? mremap((void *)from, bytes, bytes, flags, (void *)to) : MAP_FAILED;
     if (p != MAP_FAILED) {
         FIRN_ENSURE((uintptr_t)p == to);
         return true;

@@ -3,6 +3,7 @@
 #include "src/base/fatal.h"
 #include "src/os/caps.h"
 #include "src/os/map.h"
+#include "src/os/sys.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -24,7 +25,8 @@ _Static_assert(sizeof(struct purge_range) == sizeof(struct iovec) &&
 static _Atomic enum { UNTRIED, POSSIBLE, IMPOSSIBLE } possibility;
 
 static long advise(const struct purge_range *ranges, unsigned count, int advice) {
-    return syscall(SYS_process_madvise, THIS_PROCESS, ranges, count, advice, 0);
+    return sys_may_call() ? syscall(SYS_process_madvise, THIS_PROCESS, ranges, count, advice, 0)
+                          : -1;
 }
 
 // An answer is not believed: the page must be gone.

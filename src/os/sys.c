@@ -94,6 +94,19 @@ size_t sys_read_file(const char *path, char *buffer, size_t capacity) {
     return length;
 }
 
+static FIRN_TLS bool is_mute;
+
+void sys_go_mute(void) {
+    is_mute = true;
+}
+
+bool sys_may_call(void) {
+    if (is_mute) {
+        errno = ENOMEM;
+    }
+    return !is_mute;
+}
+
 int sys_process_id(void) {
     return (int)syscall(SYS_getpid);
 }

@@ -20,10 +20,12 @@
 #include <unistd.h>
 
 // Used by the assembly below.
-void firn_notice_call(long number, long first);
+bool firn_notice_call(long number, long first, long second);
+void firn_strict_mode_came(void);
 
-// Before the call: with SECCOMP_FILTER_FLAG_TSYNC the filter holds for other threads, too, at once.
-void firn_notice_call(long number, long first) {
+// Before the call: with SECCOMP_FILTER_FLAG_TSYNC the filter holds for other threads, too, at once. True if it
+// asks for the strict mode, which may be refused.
+bool firn_notice_call(long number, long first, long second) {
     if (number == SYS_seccomp ? first == SECCOMP_SET_MODE_STRICT || first == SECCOMP_SET_MODE_FILTER
                               : first == PR_SET_SECCOMP) {
         caps_forget(CAPS_RARE);
@@ -33,6 +35,12 @@ void firn_notice_call(long number, long first) {
         fatal_note_filter(sys_locate_quietly);
         thread_forbid();
     }
+    return number == SYS_seccomp ? first == SECCOMP_SET_MODE_STRICT
+                                 : first == PR_SET_SECCOMP && second == SECCOMP_MODE_STRICT;
+}
+
+void firn_strict_mode_came(void) {
+    sys_go_mute();
 }
 
 #if !defined(__x86_64__)
@@ -68,6 +76,8 @@ __asm__(".text\n"
         "    popq %rsi\n"
         "    popq %rdi\n"
         "    .cfi_adjust_cfa_offset -56\n"
+        "    testb %al, %al\n"
+        "    jnz 4f\n"
         "2:  movq %rdi, %rax\n"
         "    movq %rsi, %rdi\n"
         "    movq %rdx, %rsi\n"
@@ -87,6 +97,21 @@ __asm__(".text\n"
         "    .cfi_adjust_cfa_offset -8\n"
         "    movl %ecx, (%rax)\n"
         "    movq $-1, %rax\n"
+        "    ret\n"
+        // Three arguments at most; and no process or thread more that returns from it.
+        "4:  movq %rdi, %rax\n"
+        "    movq %rsi, %rdi\n"
+        "    movq %rdx, %rsi\n"
+        "    movq %rcx, %rdx\n"
+        "    syscall\n"
+        "    testq %rax, %rax\n"
+        "    jnz 3b\n"
+        "    subq $8, %rsp\n"
+        "    .cfi_adjust_cfa_offset 8\n"
+        "    call firn_strict_mode_came\n"
+        "    addq $8, %rsp\n"
+        "    .cfi_adjust_cfa_offset -8\n"
+        "    xorl %eax, %eax\n"
         "    ret\n"
         "    .cfi_endproc\n"
         ".size syscall, . - syscall\n");

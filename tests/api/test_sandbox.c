@@ -85,6 +85,81 @@ static void openssh(void **state) {
     survives(&(struct plan){FILTER_OPENSSH, FILTER_BY_SECCOMP, ROUNDS / 10});
 }
 
+// ---- the kernel's strict mode: nothing but read, write and the end of the thread ----
+
+static void fill_and_free(unsigned rounds) {
+    unsigned seed = 3;
+    for (unsigned i = 0; i < rounds; i++) {
+        seed = seed * 1103515245 + 12345;
+        unsigned at = (seed >> 8) % LIVE;
+        size_t size = (seed >> 17) % 100 == 0 ? 3000 + (seed >> 4) % 300000 : (seed >> 20) % 500;
+        free(live[at]);
+        live[at] = malloc(size); // may find nothing more
+        if (live[at] != NULL) {
+            memset(live[at], 1, size);
+        }
+    }
+}
+
+// Samples, large blocks, and what is due to be given back are among what is freed.
+static void run_strict(void *context) {
+    const struct plan *plan = context;
+    char *kept = malloc(100000);
+    churn(ROUNDS / 10);
+    need(kept != NULL && filter_install(plan->kind, plan->way), 22);
+    memset(kept, 7, 100000);
+    fill_and_free(ROUNDS);
+    errno = 0;
+    need(malloc((size_t)1 << 30) == NULL && errno == ENOMEM, 23);
+    char *zeros = calloc(1, 5000);
+    for (unsigned i = 0; zeros != NULL && i < 5000; i++) {
+        need(zeros[i] == 0, 24);
+    }
+    char *grown = realloc(kept, 200000);
+    need((grown != NULL ? grown : kept)[99999] == 7, 25);
+    (void)malloc_trim(0);
+    fill_and_free(ROUNDS);
+    for (unsigned i = 0; i < LIVE; i++) {
+        free(live[i]);
+    }
+    syscall(SYS_exit, 0);
+}
+
+static void strict_mode(void **state) {
+    (void)state;
+    static const enum filter_way ways[] = {FILTER_BY_PRCTL, FILTER_BY_SECCOMP};
+    for (unsigned i = 0; i < 2; i++) {
+        struct child c;
+        child_run(&c, run_strict, &(struct plan){FILTER_STRICT, ways[i], 0});
+        if (!child_exited(&c, 0)) {
+            print_error("status %x: %s\n", (unsigned)c.status, c.said);
+        }
+        assert_true(child_exited(&c, 0));
+    }
+}
+
+// Refused, as under a filter that came before: the heap goes on growing.
+static void run_refused(void *context) {
+    const struct plan *plan = context;
+    need(filter_install(FILTER_NO_FORK, FILTER_BY_PRCTL), 22);
+    need(!filter_install(plan->kind, plan->way) && errno == EINVAL, 26);
+    churn(ROUNDS / 10);
+    grow();
+}
+
+static void strict_mode_refused(void **state) {
+    (void)state;
+    static const enum filter_way ways[] = {FILTER_BY_PRCTL, FILTER_BY_SECCOMP};
+    for (unsigned i = 0; i < 2; i++) {
+        struct child c;
+        child_run(&c, run_refused, &(struct plan){FILTER_STRICT, ways[i], 0});
+        if (!child_exited(&c, 0)) {
+            print_error("status %x: %s\n", (unsigned)c.status, c.said);
+        }
+        assert_true(child_exited(&c, 0));
+    }
+}
+
 // What needs a thread of Firn's own, and has none yet when the filter comes, has to do without.
 static void start_anew(void *options) {
     setenv("FIRN_OPTIONS", options, 1);
@@ -202,10 +277,9 @@ int main(int argc, char **argv) {
         return 0;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(syscall_is_libcs),
-        cmocka_unit_test(openssh),
-        cmocka_unit_test(no_thread_comes_later),
-        cmocka_unit_test(report_comes_out),
+        cmocka_unit_test(syscall_is_libcs),      cmocka_unit_test(openssh),
+        cmocka_unit_test(strict_mode),           cmocka_unit_test(strict_mode_refused),
+        cmocka_unit_test(no_thread_comes_later), cmocka_unit_test(report_comes_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
