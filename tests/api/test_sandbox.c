@@ -108,7 +108,7 @@ static void run_strict(void *context) {
     churn(ROUNDS / 10);
     need(kept != NULL && filter_install(plan->kind, plan->way), 22);
     memset(kept, 7, 100000);
-    fill_and_free(ROUNDS);
+    fill_and_free(ROUNDS / 5);
     errno = 0;
     need(malloc((size_t)1 << 30) == NULL && errno == ENOMEM, 23);
     char *zeros = calloc(1, 5000);
@@ -118,7 +118,7 @@ static void run_strict(void *context) {
     char *grown = realloc(kept, 200000);
     need((grown != NULL ? grown : kept)[99999] == 7, 25);
     (void)malloc_trim(0);
-    fill_and_free(ROUNDS);
+    fill_and_free(ROUNDS / 10);
     for (unsigned i = 0; i < LIVE; i++) {
         free(live[i]);
     }

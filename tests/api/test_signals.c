@@ -1,6 +1,7 @@
 // "As if Firn were absent": a program's handlers, masks and default actions for SIGSEGV. The same
 // scenarios run without Firn, with Firn, and with Firn's handler in SIGSEGV's place (engine `protect`,
 // which the test build arms on request); what they report must be the same to the letter.
+// firn-test: share=2,3
 #include "tests/api/api.h"
 
 #include <errno.h>

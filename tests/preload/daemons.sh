@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # redis-server, memcached and nginx under the preload: every value that went in comes back, over
 # loopback, and the daemon ends cleanly.
-# firn-test: levels=0,1,2,3 timeout=600
+# firn-test: share=2,3 levels=0,1,2,3 timeout=600
 . "$(dirname "$0")/lib.sh"
 . "$here/lib_daemons.sh"
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # How a process may start: options right and wrong, set-user-ID, no environment, closed or few
 # descriptors, odd address spaces and resource limits.
-# firn-test: levels=0,1,2,3 timeout=300
+# firn-test: share=2,3 levels=0,1,2,3 timeout=300
 . "$(dirname "$0")/lib.sh"
 . "$here/lib_programs.sh"
 

@@ -1,4 +1,5 @@
 // Rounding, at the edges where unchecked arithmetic would wrap.
+// firn-test: share=2
 #include "src/base/align.h"
 
 #include <setjmp.h>

@@ -1,4 +1,5 @@
 // Bit counting, against the definition, for every power of two and its neighbours.
+// firn-test: share=2
 #include "src/base/bits.h"
 
 #include <setjmp.h>

@@ -1,4 +1,5 @@
 // Capabilities: what the probe says is what the kernel does, and the mask takes away.
+// firn-test: share=2
 #include "src/os/caps.h"
 
 #include "src/base/compiler.h"

@@ -1,5 +1,6 @@
 // ChaCha against published vectors: RFC 8439 section 2.3.2 for 20 rounds, and for 8 rounds the first
 // vector of draft-strombergson-chacha-test-vectors (all-zero 256-bit key and nonce).
+// firn-test: share=2
 #include "src/base/chacha.h"
 
 #include <setjmp.h>

@@ -1,4 +1,5 @@
 // The coarse clock goes forward and stays near the exact one.
+// firn-test: share=2
 #include "src/os/clock.h"
 
 #include <setjmp.h>

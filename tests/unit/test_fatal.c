@@ -1,5 +1,5 @@
 // The abort line, byte by byte, and that nothing a program does keeps a fatal error from ending it.
-// firn-test: sanitize=address,thread
+// firn-test: share=2 sanitize=address,thread
 #include "src/base/fatal.h"
 
 #include "include/firn/firn.h"

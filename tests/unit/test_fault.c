@@ -1,7 +1,7 @@
 // Staging under each engine: readers go on, writers wait, nothing that was written is lost, and what is
 // not ours goes to the program. Engines are forced through the capability mask, each in a child.
 // (ThreadSanitizer does not see that a page fault orders a write before a copy.)
-// firn-test: timeout=180 sanitize=address
+// firn-test: share=2 timeout=180 sanitize=address
 #include "src/os/fault.h"
 
 #include "src/base/compiler.h"

@@ -1,4 +1,5 @@
 // The record of mprotect guards: exact counts, the budget, and ranges larger than the table.
+// firn-test: share=2
 #include "src/os/guard.h"
 
 #include "src/os/caps.h"

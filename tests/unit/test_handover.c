@@ -1,4 +1,5 @@
 // A parent hears when its child is done, or dead; and never hears it too early.
+// firn-test: share=2
 #include "src/os/handover.h"
 
 #include <errno.h>

@@ -1,4 +1,5 @@
 // A kept descriptor: high, closed on exec, and refused once it is another file.
+// firn-test: share=2
 #include "src/os/keep.h"
 
 #include <errno.h>

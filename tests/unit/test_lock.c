@@ -1,5 +1,5 @@
 // Locks: exclusion, waking, errno, the rank order of debug builds, and a child's reset.
-// firn-test: sanitize=address,thread
+// firn-test: share=2 sanitize=address,thread
 #include "src/os/lock.h"
 
 #include "src/base/config.h"

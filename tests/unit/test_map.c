@@ -1,5 +1,6 @@
 // Reservations, commits, guards and moves, each on every path a kernel can force us onto: the masks
 // below take capabilities away from the kernel that runs the test.
+// firn-test: share=2
 #include "src/os/map.h"
 
 #include "src/os/caps.h"

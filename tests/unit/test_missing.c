@@ -1,4 +1,5 @@
 // Pages taken away and brought back: threads that wait, system calls, writes noticed, forks announced.
+// firn-test: share=2
 #include "src/os/missing.h"
 
 #include "src/base/compiler.h"

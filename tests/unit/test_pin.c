@@ -1,4 +1,5 @@
 // Pins: what a system call may be writing to is not staged, and a call that begins waits for what is.
+// firn-test: share=2
 #include "src/os/pin.h"
 
 #include "src/base/compiler.h"

@@ -1,5 +1,5 @@
 // What the kernel says of memory pressure, or nothing: both are an answer.
-// firn-test: wrap=sys_read_file
+// firn-test: share=2 wrap=sys_read_file
 #include "src/os/pressure.h"
 
 #include "src/os/sys.h"

@@ -1,3 +1,4 @@
+// firn-test: share=2
 #include "src/os/purge.h"
 
 #include "src/base/compiler.h"

@@ -1,5 +1,5 @@
 // Streams: never the same bytes twice, in no process; uniform draws; nothing read stays behind.
-// firn-test: sanitize=address,thread
+// firn-test: share=2 sanitize=address,thread
 #include "src/os/random.h"
 
 #include "src/os/caps.h"

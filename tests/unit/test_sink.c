@@ -1,5 +1,6 @@
 // P-REPORT: where reports go, and that no target can make them vanish, block, or land in a file they should
 // not.
+// firn-test: share=2
 #include "src/os/sink.h"
 
 #include "tests/support/child.h"

@@ -1,4 +1,5 @@
 // The small kernel services, and the search for the module of an address.
+// firn-test: share=2
 #include "src/os/sys.h"
 
 #include "tests/support/child.h"

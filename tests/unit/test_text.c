@@ -1,4 +1,5 @@
 // Text building: exact output, and no byte beyond the capacity however much is appended.
+// firn-test: share=2
 #include "src/base/text.h"
 
 #include <setjmp.h>

@@ -1,4 +1,5 @@
 // P-POLICY: whose files count, and in which order a folder's come.
+// firn-test: share=2
 #include "src/os/trusted.h"
 
 #include <errno.h>

@@ -1,7 +1,7 @@
 // Pages that are staged and then taken away, to be mapped anew: who touches them meanwhile, be it a thread, a
 // system call or a child, sees the old bytes, or the new page, or nothing; never zeros. Engine `event` alone
 // has this. (The other calls of os/uffd are those of staging: test_fault.c.)
-// firn-test: timeout=120 sanitize=address
+// firn-test: share=2 timeout=120 sanitize=address
 #include "src/os/uffd.h"
 
 #include "src/os/caps.h"

@@ -1,4 +1,5 @@
 // Stacks along frame pointers, on the main stack, on a thread's, and from what is no frame at all.
+// firn-test: share=2
 #include "src/os/walk.h"
 
 #include "src/base/compiler.h"

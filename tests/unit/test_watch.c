@@ -1,4 +1,5 @@
 // The watcher in the place of SIGSEGV's default action: what it sees, and that nothing else changes.
+// firn-test: share=2
 #include "src/os/watch.h"
 
 #include "src/base/compiler.h"
