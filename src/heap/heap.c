@@ -46,6 +46,7 @@ static void *alloc_large(size_t size, size_t align, bool *is_zero) {
     if (FIRN_LARGE_SLACK && p != NULL) {
         slack_fill((uintptr_t)p + size, large_page_end((uintptr_t)p, size));
     }
+    life_let_go();
     return p;
 }
 
@@ -142,6 +143,7 @@ static void *alloc_class(const struct request *request) {
     if (FIRN_UNLIKELY(p == NULL) && heap_trim()) {
         p = take_slot(c, cell, request->size, site);
     }
+    life_let_go();
     return FIRN_LIKELY(p != NULL) ? p : fail();
 }
 
@@ -390,6 +392,7 @@ size_t heap_usable(const void *p, uintptr_t site) {
 }
 
 bool heap_trim(void) {
+    bool is_made = firn_cache == &firn_empty_cache;
     struct cache *c = life_thread_cache();
     bool any = false;
     if (c != NULL) {
@@ -398,6 +401,9 @@ bool heap_trim(void) {
     }
     if (FIRN_DEBUG && c != NULL) {
         inspect_ensure(c);
+    }
+    if (is_made) {
+        life_let_go();
     }
     return any;
 }

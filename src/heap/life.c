@@ -31,10 +31,13 @@ static _Atomic uint32_t *same_process;
 
 // ---- threads ----------------------------------------------------------------------------------
 
+static FIRN_TLS bool is_ending;
+
 // Runs with the other destructors of thread-specific data, in any order: one that runs later and
-// allocates gets a cache anew and this is called again.
+// allocates gets a cache for each call.
 static void thread_exit(void *cache) {
     fatal_note_call("thread exit", 0);
+    is_ending = true;
     if (firn_has_keeper) {
         keeper_thread_ends();
     }
@@ -54,7 +57,7 @@ static FIRN_COLD struct cache *attach(void) {
         return NULL;
     }
     note_thread();
-    if (has_exit_key) {
+    if (has_exit_key && !is_ending) {
         // May allocate (from the cache just attached) when the program has many keys.
         (void)pthread_setspecific(exit_key, firn_cache);
     }
@@ -67,6 +70,12 @@ struct cache *life_thread_cache(void) {
     }
     life_check_fork();
     return firn_cache;
+}
+
+void life_let_go(void) {
+    if (FIRN_UNLIKELY(is_ending) && firn_cache != &firn_empty_cache) {
+        cache_detach(firn_cache);
+    }
 }
 
 // ---- fork -------------------------------------------------------------------------------------

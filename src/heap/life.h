@@ -30,6 +30,9 @@ void life_prepare_fork(void);
 
 // This thread's cache, made if need be; starts the heap first. NULL: no memory.
 struct cache *life_thread_cache(void);
+// Whoever called that is done with it. Of a thread that is ending the cache goes at once: nobody tells when its
+// last destructor has run.
+void life_let_go(void);
 
 // Around a call that forks without running fork handlers.
 void life_begin_fork(void);

@@ -23,7 +23,7 @@
 
 #include <cmocka.h>
 
-enum { BLOCKS = 400, CHOICES = 64, SIZE = 96 };
+enum { BLOCKS = 400, CHOICES = 64, SIZE = 96, LARGE_SIZE = 100000 };
 
 static const uintptr_t site = 0x40d000;
 
@@ -186,15 +186,18 @@ static void exiting_threads_hand_everything_back(void **state) {
     assert_true(small_run(run_threads, NULL));
 }
 
-// A destructor that runs after the heap's own, and allocates: the thread gets a cache once more, and
-// that one comes back, too.
+// A destructor that runs after the heap's own, and allocates, in every round that libc grants: the thread
+// gets a cache once more, and that one comes back, too.
 static pthread_key_t late_key;
+static void *late_block;
 
 static void allocate_late(void *value) {
     heap_free(heap_alloc(SIZE, site), site);
-    if (value == (void *)1) { // once more, after the heap's
-        (void)pthread_setspecific(late_key, (void *)2);
-    }
+    heap_free(heap_alloc(LARGE_SIZE, site), site);
+    heap_free(late_block, site);
+    late_block = heap_alloc(SIZE, site);
+    (void)heap_trim();
+    (void)pthread_setspecific(late_key, value);
 }
 
 static void *leave_late(void *unused) {
