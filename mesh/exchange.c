@@ -83,10 +83,23 @@ static void fill_back(const struct merge_run *run, const struct search_page now[
     purge_restore(run->address, bytes_of(run));
 }
 
+static bool map_frames(const struct exchange *x, const struct merge_run *run, bool *is_lost) {
+    if (!x->are_copies) {
+        return frame_map(run->frame, run->address, run->done, is_lost);
+    }
+    if (!frame_map_copy(run->frame, run->address, run->done, is_lost)) {
+        return false;
+    }
+    for (unsigned i = 0; i < run->done; i++) {
+        merge_note_entry(page_of(run, i), pages_get(page_of(run, i)) | PAGES_COPY);
+    }
+    return true;
+}
+
 static void map_run(struct exchange *x, struct merge_run *run, bool is_emptied) {
     bool is_lost = false;
     run->result = MERGE_DONE;
-    if (frame_map(run->frame, run->address, run->done, &is_lost)) {
+    if (map_frames(x, run, &is_lost)) {
         return;
     }
     if (is_lost) {

@@ -17,6 +17,7 @@ struct exchange {
     struct merge_run *runs;
     unsigned count;
     uintptr_t address, end;
+    bool are_copies;                          // mapped privately, as before a fork (lend.h)
     struct search_page now[MERGE_RUNS_PAGES]; // what pages occupy, from runs[0].address on
 };
 

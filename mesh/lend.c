@@ -16,6 +16,7 @@
 
 enum {
     LENT_MOST = 16,        // children that are not done; a fork more waits for the first of them
+    LOOK_PAGES = 1024,     // whether they were written to, in one go
     JOIN_PAGES = 16,       // at once: who writes there waits so long
     BLIND_STEP_NS = 50000, // between looks at a child that has no way to tell
     BLIND_STEPS = 40000    // two seconds
@@ -273,15 +274,52 @@ static void join_run(uintptr_t address, size_t pages) {
     }
 }
 
+// Which pages are memory of their own, of as many as are looked at in one go.
+static struct {
+    uintptr_t base; // 0: none yet
+    uint64_t written[LOOK_PAGES / 64];
+} look;
+
+void lend_look_anew(void) {
+    look.base = 0;
+}
+
+// Where the kernel does not say, all of them may be.
+static bool is_written(uintptr_t address) {
+    const size_t bytes = (size_t)LOOK_PAGES << FIRN_PAGE_SHIFT;
+    uintptr_t base = address & ~(uintptr_t)(bytes - 1);
+    if (look.base != base) {
+        look.base = base;
+        if (!memfile_find_written(base, bytes, look.written)) {
+            memset(look.written, 0xff, sizeof look.written);
+        }
+    }
+    size_t i = (address - base) >> FIRN_PAGE_SHIFT;
+    return (look.written[i / 64] >> (i % 64) & 1) != 0;
+}
+
+static bool is_to_join(uintptr_t address) {
+    return pages_is_copy(pages_get(address)) && is_written(address);
+}
+
+// Neighbours that were not written to stay what they are.
+static size_t join_length(uintptr_t address, size_t most) {
+    size_t length = run_length(address, most < JOIN_PAGES ? most : JOIN_PAGES);
+    size_t n = 1;
+    while (n < length && is_written(address + (n << FIRN_PAGE_SHIFT))) {
+        n++;
+    }
+    return n;
+}
+
 void lend_join(struct span *s) {
     uintptr_t base = span_base(s);
     uintptr_t end = base + span_class(s)->span_mask + 1;
     uint64_t signals = thread_block_signals();
     for (uintptr_t at = base; at < end;) {
         size_t n = 1;
-        if (pages_is_copy(pages_get(at))) {
-            size_t most = (end - at) >> FIRN_PAGE_SHIFT;
-            n = run_length(at, most < JOIN_PAGES ? most : JOIN_PAGES);
+        if (is_to_join(at)) {
+            n = join_length(at, (end - at) >> FIRN_PAGE_SHIFT);
             join_run(at, n);
         }
         at += n << FIRN_PAGE_SHIFT;

@@ -31,6 +31,8 @@ struct lock firn_merge_lock = LOCK_INIT(LOCK_MESH);
 
 static enum { UNTRIED, POSSIBLE, IMPOSSIBLE } possibility;
 static _Atomic size_t meshed_pages, meshed_most, copied_pages, vmas, purged_pages;
+static bool
+    can_copy; // pages may be copies from the start, and those written to since are told apart
 static size_t others; // mappings of this process that are not these: merge_count_others
 static size_t vma_budget, budget_wanted, merged, refused, over_budget;
 static uint64_t longest_ns;
@@ -70,6 +72,9 @@ bool merge_start(void) {
     }
     // Again in a forked child, which gave its parent's up.
     bool is_ready = possibility == POSSIBLE && frame_start();
+    uint64_t written;
+    can_copy = is_ready && memfile_can_map_copies() &&
+               memfile_find_written(FIRN_ROOT.small_base, FIRN_PAGE, &written);
     vma_budget = is_ready ? memfile_vma_budget(others) : 0;
     if (budget_wanted > 0 && budget_wanted < vma_budget) {
         vma_budget = budget_wanted;
@@ -407,6 +412,7 @@ unsigned merge_runs(struct merge_run runs[], unsigned count, bool is_forced) {
     static struct exchange t; // merge_lock's
     t.runs = runs;
     t.count = 1;
+    t.are_copies = is_forced && can_copy;
     if (!merge_acquire(merge_span_of(runs[0].address), &h)) {
         runs[0].done = 0;
         runs[0].result = MERGE_CHANGED;

@@ -126,7 +126,9 @@ enum {
 // holds of these are theirs now; the others' are still the caller's. The runs, at most MERGE_RUNS, are in the
 // order of their addresses, in one span or in spans next to each other, and between them no page maps a frame.
 // Returns how many of them were dealt with, at least one: the next one's span has another lock. With merge_lock
-// and signals blocked. `is_forced`: even if slots of the span were taken into use since the last look.
+// and signals blocked. `is_forced`: even if slots of the span were taken into use since the last look. What is
+// merged then is likely to stay as it is: it is mapped privately, where it can be told afterwards which pages were
+// written to all the same, and a fork finds nothing to do (lend.h).
 unsigned merge_runs(struct merge_run runs[], unsigned count, bool is_forced);
 
 // Lists the span's pages without an occupied slot, for their memory to be given back before the span's lock

@@ -123,7 +123,8 @@ static void walk_group(unsigned cell, uint32_t *at, uintptr_t end, struct work *
     struct merge_hold h;
     bool is_more = true;
     lock_acquire(&firn_merge_lock);
-    if (!merge_acquire(span_by_index(cell, (*at)++), &h)) {
+    w->is_over = w->is_over || !lend_is_over(); // the program forked, in the middle of the pass
+    if (w->is_over || !merge_acquire(span_by_index(cell, (*at)++), &h)) {
         lock_release(&firn_merge_lock);
         return;
     }
@@ -145,7 +146,7 @@ static bool walk_spans(unsigned cell, uint32_t *at, struct work *w, visit_fn *vi
     unsigned pages = (c->span_mask >> FIRN_PAGE_SHIFT) + 1;
     unsigned group = GROUP_PAGES / pages < GROUP_SPANS ? GROUP_PAGES / pages : GROUP_SPANS;
     uintptr_t spans = limit == 0 ? 0 : (limit - root_cell_base(cell)) >> c->span_shift;
-    while (*at < spans) {
+    while (*at < spans && !w->is_over) {
         unsigned room = (PLAN_MOST - w->plan.count) / pages;
         uintptr_t most = room < group ? room : group;
         if (most == 0) {
@@ -156,26 +157,11 @@ static bool walk_spans(unsigned cell, uint32_t *at, struct work *w, visit_fn *vi
     return false;
 }
 
-static void visit_recount(struct work *w, struct span *s) {
-    (void)w;
-    if (span_is_meshed(s)) {
-        recount_span(s);
-    }
-}
-
-static void visit_join(struct work *w, struct span *s) {
+static void visit_meshed(struct work *w, struct span *s) {
     (void)w;
     if (span_is_meshed(s)) {
         lend_join(s);
-    }
-}
-
-// After a fork.
-static void join(unsigned cell, struct work *w) {
-    uint32_t at = 0;
-    w->plan.count = 0;
-    if (merge_copied_pages() > 0) {
-        (void)walk_spans(cell, &at, w, visit_join);
+        recount_span(s);
     }
 }
 
@@ -184,7 +170,8 @@ static void recount(unsigned cell, struct work *w) {
     uint32_t at = 0;
     w->plan.count = 0;
     if (frame_clear_used(cell)) {
-        (void)walk_spans(cell, &at, w, visit_recount);
+        lend_look_anew();
+        (void)walk_spans(cell, &at, w, visit_meshed);
     }
 }
 
@@ -233,6 +220,7 @@ static void merge_some(struct work *w, struct merge_run runs[], unsigned count) 
         uint64_t signals = thread_block_signals();
         lock_acquire(&firn_merge_lock);
         runs[i].done = 0;
+        w->is_over = w->is_over || !lend_is_over();
         if (!w->is_over) {
             n = merge_runs(&runs[i], count - i, w->pace->is_forced);
         }
@@ -307,7 +295,6 @@ static void merge_batch(struct work *w, unsigned cell) {
 
 static void pass_cell(struct work *w, unsigned cell) {
     uint32_t at = 0;
-    join(cell, w);
     recount(cell, w);
     for (bool is_more = true; is_more && !w->is_over;) {
         w->plan.count = 0;

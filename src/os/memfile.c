@@ -168,6 +168,42 @@ bool memfile_map_copy(uintptr_t address, size_t offset, size_t bytes, bool *is_l
     return is_done;
 }
 
+// A page of the file's, or one that nobody has touched, is not written to.
+static bool is_own(uint64_t entry) {
+    const uint64_t is_there = (uint64_t)1 << 63, is_in_swap = (uint64_t)1 << 62;
+    const uint64_t is_file = (uint64_t)1 << 61;
+    return (entry & (is_there | is_in_swap)) != 0 && (entry & is_file) == 0;
+}
+
+static bool read_written(int fd, uintptr_t address, size_t pages, uint64_t *written) {
+    enum { AT_ONCE = 256 };
+    uint64_t entries[AT_ONCE];
+    memset(written, 0, (pages + 63) / 64 * sizeof *written);
+    for (size_t i = 0; i < pages; i += AT_ONCE) {
+        size_t n = pages - i < AT_ONCE ? pages - i : AT_ONCE;
+        off_t at = (off_t)(((address >> FIRN_PAGE_SHIFT) + i) * sizeof entries[0]);
+        if (syscall(SYS_pread64, fd, entries, n * sizeof entries[0], at) !=
+            (long)(n * sizeof entries[0])) {
+            return false;
+        }
+        for (size_t k = 0; k < n; k++) {
+            written[(i + k) / 64] |= (uint64_t)is_own(entries[k]) << ((i + k) % 64);
+        }
+    }
+    return true;
+}
+
+bool memfile_find_written(uintptr_t address, size_t bytes, uint64_t *written) {
+    const int saved = errno;
+    int fd = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    bool is_known = fd >= 0 && read_written(fd, address, bytes >> FIRN_PAGE_SHIFT, written);
+    if (fd >= 0) {
+        syscall(SYS_close, fd);
+    }
+    errno = saved;
+    return is_known;
+}
+
 void memfile_fill(size_t offset, size_t bytes) {
     const int saved = errno;
     if (madvise((void *)(view + offset), bytes, MADV_POPULATE_WRITE) != 0) { // Linux 5.14

@@ -28,10 +28,15 @@ bool memfile_map(uintptr_t address, size_t offset, size_t bytes, bool *is_lost) 
 // Whether memfile_map_copy may be tried now: the kernel has what it takes, and no limit that was set
 // meanwhile would make it fail half-way. Preserves errno.
 bool memfile_can_map_copies(void);
-// Replaces the mapping of [address, +bytes), which maps the file from `offset` on, by a private one of the
-// same: writes no longer reach the file, and forked children have it, too. In one step, likewise. False, with
+// Replaces the mapping of [address, +bytes), which is Firn's, by a private one of the file from `offset` on:
+// writes do not reach the file, and forked children have it, too. In one step, likewise. False, with
 // nothing changed, when the kernel cannot; *is_lost as above. Preserves errno.
 bool memfile_map_copy(uintptr_t address, size_t offset, size_t bytes, bool *is_lost) FIRN_CHECKED;
+
+// For each page of [address, +bytes), which maps the file privately, sets bit i % 64 of written[i / 64], and
+// clears it else, if page i has been written to since, so that it is memory of its own. False when the kernel does
+// not say (no /proc, or a process that may not look at itself there). Preserves errno.
+bool memfile_find_written(uintptr_t address, size_t bytes, uint64_t *written) FIRN_CHECKED;
 
 // Gives [offset, +bytes) memory, so that nobody who touches it has to wait for the kernel. A hint.
 // Preserves errno.

@@ -32,7 +32,7 @@
 #define MIB ((size_t)1 << 20)
 enum { BLOCKS = 60000, KEPT_OF_100 = 10 };
 
-static const uintptr_t site = 0x408000;
+static const uintptr_t site = 0x408000, other_site = 0x515520;
 static uint64_t seed = 7;
 
 struct block {
@@ -58,12 +58,16 @@ static struct block *model(void) {
     return blocks;
 }
 
-static void make(struct block *b, size_t least, size_t most) {
+static void make_at(struct block *b, size_t least, size_t most, uintptr_t from) {
     b->size = least + draw(most - least + 1);
     b->mark = (unsigned char)(1 + draw(255));
-    b->p = heap_alloc(b->size, site);
+    b->p = heap_alloc(b->size, from);
     NEED(b->p != NULL);
     memset(b->p, b->mark, b->size);
+}
+
+static void make(struct block *b, size_t least, size_t most) {
+    make_at(b, least, most, site);
 }
 
 static bool is_whole(const struct block *b) {
@@ -73,6 +77,14 @@ static bool is_whole(const struct block *b) {
         }
     }
     return true;
+}
+
+static void rewrite(size_t step) {
+    for (size_t i = 0; i < BLOCKS; i += step) {
+        if (blocks[i].p != NULL) {
+            memset(blocks[i].p, blocks[i].mark ^= 1, blocks[i].size);
+        }
+    }
 }
 
 static void drop(struct block *b) {
@@ -408,11 +420,7 @@ static void frames_are_lent(void *context) {
     }
     life_end_fork(false);
     NEED(merge_copied_pages() > 0);
-    for (size_t i = 0; i < BLOCKS; i++) {
-        if (blocks[i].p != NULL) {
-            memset(blocks[i].p, blocks[i].mark ^= 1, blocks[i].size);
-        }
-    }
+    rewrite(1);
     compact();
     NEED(merge_copied_pages() > 0);
     free_all();
@@ -434,8 +442,8 @@ static void test_frames_are_lent(void **state) {
     assert_true(small_run(frames_are_lent, NULL));
 }
 
-// The parent's pages are copies after a fork, and share frames again after the next pass, with what was
-// written meanwhile.
+// The parent's pages are copies, from the start or after a fork. Those that are written to share frames again
+// after the next pass, with what was written; the others do all the while.
 static void copies_are_joined(void *context) {
     struct mesh_stats before, after;
     (void)context;
@@ -446,15 +454,22 @@ static void copies_are_joined(void *context) {
     if (!can_mesh()) {
         return;
     }
-    NEED(merge_copied_pages() >= before.meshed_pages);
-    for (size_t i = 0; i < BLOCKS; i += 2) {
-        if (blocks[i].p != NULL) {
-            memset(blocks[i].p, blocks[i].mark ^= 1, blocks[i].size);
-        }
-    }
+    size_t copies = merge_copied_pages();
+    NEED(copies >= before.meshed_pages);
+    compact();
+    NEED(merge_copied_pages() >= copies);
+    rewrite(200);
+    compact();
+    size_t left = merge_copied_pages();
+    NEED(left < copies && left > copies / 2);
+    rewrite(1);
+    size_t written_bytes = memory_pss_bytes();
     compact();
     mesh_stats(&after);
-    NEED(merge_copied_pages() == 0 && after.meshed_pages >= before.meshed_pages);
+    NEED(after.meshed_pages >= before.meshed_pages && merge_copied_pages() <= copies / 4);
+    NEED(memory_is_sanitized() || memory_pss_bytes() < written_bytes);
+    fork_once();
+    NEED(merge_copied_pages() >= before.meshed_pages);
     free_all();
     compact();
     NEED(meshed_pages() == 0 && frame_count() == 0);
@@ -463,6 +478,61 @@ static void copies_are_joined(void *context) {
 static void test_copies_are_joined(void **state) {
     (void)state;
     assert_true(small_run(copies_are_joined, NULL));
+}
+
+// A fork in the middle of a pass, which goes on before the child has what it needs: nothing of that may change.
+static int within_ends[2];
+static pid_t within;
+
+static bool fork_within(void) {
+    if (within != 0) {
+        return false;
+    }
+    life_begin_fork();
+    within = (pid_t)syscall(SYS_fork);
+    NEED(within >= 0);
+    if (within == 0) {
+        char byte;
+        bool is_told = read(within_ends[0], &byte, 1) == 1; // only now, as if it were slow
+        need_all_whole();
+        life_end_fork(true);
+        need_all_whole();
+        _exit(is_told ? 0 : 1);
+    }
+    life_end_fork(false);
+    rewrite(1);
+    return false;
+}
+
+static void a_fork_within_a_pass(void *context) {
+    const struct mesh_pace pace = {.is_forced = true, .share = 100, .is_stopped = fork_within};
+    int status = -1;
+    (void)context;
+    fragment(16, 300);
+    for (size_t i = 0; i < BLOCKS; i += 3) { // in another partition, if there is one
+        if (blocks[i].p == NULL) {
+            make_at(&blocks[i], 16, 300, other_site);
+        }
+    }
+    compact();
+    rewrite(1);
+    NEED(pipe(within_ends) == 0);
+    for (unsigned c = 0; c < SIZE_CLASSES; c++) {
+        (void)mesh_pass(c, &pace);
+    }
+    NEED(!can_mesh() || within != 0);
+    NEED(write(within_ends[1], "", 1) == 1);
+    if (within != 0) {
+        NEED(waitpid(within, &status, 0) == within && WIFEXITED(status) &&
+             WEXITSTATUS(status) == 0);
+    }
+    free_all();
+    compact();
+}
+
+static void test_a_fork_within_a_pass(void **state) {
+    (void)state;
+    assert_true(small_run(a_fork_within_a_pass, NULL));
 }
 
 // ---- mappings ---------------------------------------------------------------------------------
@@ -523,7 +593,7 @@ int main(void) {
         cmocka_unit_test(test_no_write_is_lost),     cmocka_unit_test(test_forks),
         cmocka_unit_test(test_forks_the_lesser_way), cmocka_unit_test(test_frames_are_lent),
         cmocka_unit_test(test_copies_are_joined),    cmocka_unit_test(test_every_engine),
-        cmocka_unit_test(test_leaves_room),
+        cmocka_unit_test(test_leaves_room),          cmocka_unit_test(test_a_fork_within_a_pass),
     };
     return cmocka_run_group_tests(tests, small_start, NULL);
 }
