@@ -21,9 +21,15 @@ out=/dev/null
 user_words=() # see become
 idle=$((short ? 0 : 2)) # seconds a program is left alone between two loads
 
-# Words to put before a command, so that it runs as $how says.
+# Not worth the time that looking at a stack takes: those that README lists anyway, and what servers do most.
+untraced=read,write,close,futex,clock_gettime,madvise,epoll_wait,epoll_ctl,writev,recvfrom,sendto,sendmsg,recvmsg,accept4
+
+# Words to put before a command, so that it runs as $how says; with FIRN_DAEMON_TRACE, a folder, the calls of all
+# its processes go there, with who makes them (calls.py).
 under() {
     if [ "$how" = firn ]; then
+        [ -z "${FIRN_DAEMON_TRACE:-}" ] ||
+            printf '%s\n' strace -D -f -k -qq -e "trace=!$untraced" -o "$FIRN_DAEMON_TRACE/$(basename "$0" .sh).$BASHPID"
         printf '%s\n' env "LD_PRELOAD=$FIRN_LIB" ${FIRN_DAEMON_OPTIONS:+"FIRN_OPTIONS=$FIRN_DAEMON_OPTIONS"}
     else
         printf '%s\n' env
