@@ -4,6 +4,7 @@
 #include "hardening/slack.h"
 #include "hardening/wipe.h"
 #include "src/base/text.h"
+#include "src/slab/owner.h"
 
 // ---- reports ----------------------------------------------------------------------------------
 
@@ -112,11 +113,35 @@ FIRN_INLINE bool are_canaries_whole(uintptr_t address, size_t slot_bytes, size_t
                             FIRN_LIKELY(canary_change(address - before_bytes, slot_bytes) == 0));
 }
 
+static const struct span *span_of(uintptr_t address) {
+    uintptr_t offset = address - FIRN_ROOT.small_base;
+    return span_at(offset,
+                   &FIRN_ROOT.classes[root_cell_class((unsigned)(offset >> FIRN_ROOT.cell_shift))]);
+}
+
+// Of a slot that has its canary from the slot after it, and is handed out for the first time: the slot before may
+// have none, and a zero written there would not be noticed. `arm` may not give it one: the mesher takes a live
+// slot that has its own to write nothing in front of it. So with the owner's lock, lest the page is being
+// merged; in front of a slot of a merged one may be a partner's.
+FIRN_COLD static void arm_before(uintptr_t before, size_t slot_bytes) {
+    const struct span *s = span_of(before);
+    uint32_t owner = span_owner_number(s);
+    owner_lock(owner);
+    if (!span_is_meshed(s) && canary_load(before, slot_bytes) == 0) {
+        canary_store(before, slot_bytes, canary_of(before));
+    }
+    owner_unlock(owner);
+}
+
 // The first time since its page was fresh, and the last.
 FIRN_COLD static void *issue_slowly(uintptr_t address, size_t slot_bytes, size_t before_bytes,
                                     bool is_virgin, uintptr_t site) {
     bool is_as_left = !FIRN_VERIFY || is_virgin ||
                       wipe_is_zero_narrow((const void *)address, slot_bytes - FIRN_SLOT_EXTRA);
+    if (FIRN_CANARY && is_virgin && before_bytes != 0 && canary_load(address, slot_bytes) != 0 &&
+        canary_load(address - before_bytes, slot_bytes) == 0) {
+        arm_before(address - before_bytes, slot_bytes);
+    }
     return arm(address, slot_bytes, before_bytes, is_as_left, site);
 }
 

@@ -196,6 +196,33 @@ static void either_side_finds_either_mistake(void **state) {
     heap_free(pair.high, site);
 }
 
+static void write_zero_before(void *block) {
+    ((unsigned char *)block)[-1] = 0;
+    heap_free(block, site);
+}
+
+// A zero, too, in whatever order slots are handed out, and whether the slot before ever is.
+static void a_zero_in_front_of_any_block_is_found(void **state) {
+    (void)state;
+    enum { FRESH_SITE = 0x40e000, SIZE = 1000, MANY = 60 };
+    unsigned char *have[MANY];
+    unsigned tried = 0;
+    if (!FIRN_CANARY) {
+        skip();
+    }
+    for (unsigned i = 0; i < MANY; i++) {
+        have[i] = heap_alloc(SIZE, FRESH_SITE);
+        assert_non_null(have[i]);
+    }
+    for (unsigned i = 0; i < MANY; i++) {
+        if ((uintptr_t)have[i] != span_base(small_span(have[i]))) {
+            assert_true(small_run_aborts(write_zero_before, have[i], "firn: underflow: free("));
+            tried++;
+        }
+    }
+    assert_true(tried > MANY / 2);
+}
+
 // ---- what the other threads of a forked process were about to do -------------------------------
 
 static void check_recovered(void) {
@@ -256,6 +283,7 @@ int main(void) {
         cmocka_unit_test(what_is_freed_reads_as_zeros),
         cmocka_unit_test(also_by_another_thread),
         cmocka_unit_test(what_is_handed_out_reads_as_zeros),
+        cmocka_unit_test(a_zero_in_front_of_any_block_is_found),
         cmocka_unit_test(either_side_finds_either_mistake),
         cmocka_unit_test(a_child_recovers_slots_in_any_state),
     };
