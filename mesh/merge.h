@@ -53,7 +53,11 @@
 #include <stdint.h>
 
 enum {
-    MERGE_DENSE = 160 // granules of a page: with more, it is not worth a mapping of its own
+    MERGE_DENSE = 160, // granules of a page: with more, it is not worth a mapping of its own
+    // The same while the program is at work: what else is used of the page may be free before long, or used
+    // again, and frames that were filled by two pages do not fill up again when these empty. Room for one
+    // slot of 1,280 bytes, and what stands in front of others.
+    MERGE_DENSE_NOW = 84
 };
 
 extern struct lock firn_merge_lock;

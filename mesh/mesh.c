@@ -71,7 +71,7 @@ static void forget_purged(struct span *s) {
     span_set_mesh(s, 0, SPAN_TOUCHED);
 }
 
-static void add_pages(struct plan *p, const struct span *s) {
+static void add_pages(struct plan *p, const struct span *s, unsigned most) {
     uintptr_t base = span_base(s);
     for (uintptr_t at = base; at <= base + span_class(s)->span_mask; at += FIRN_PAGE) {
         uint64_t *mask = p->masks[p->count].mask;
@@ -79,7 +79,7 @@ static void add_pages(struct plan *p, const struct span *s) {
         if (p->count < PLAN_MOST && (kind == PAGES_PRIVATE || kind == PAGES_PURGED)) {
             merge_page_mask(mask, s, at);
             if (search_is_empty(mask) == (kind == PAGES_PURGED) &&
-                search_count_granules(mask) <= MERGE_DENSE) {
+                search_count_granules(mask) <= most) {
                 p->addresses[p->count++] = at;
             }
         }
@@ -109,7 +109,7 @@ static void look_at(struct work *w, struct span *s) {
     if (!is_touched || w->pace->is_forced) {
         w->purged += merge_purge_empty(s, &w->empty);
         if (fault_can_hold(span_class(s)->bytes)) {
-            add_pages(&w->plan, s);
+            add_pages(&w->plan, s, w->pace->is_forced ? MERGE_DENSE : MERGE_DENSE_NOW);
         }
     }
 }
