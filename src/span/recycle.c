@@ -60,6 +60,7 @@ struct run *recycle_take(struct reuse *reuse, struct space *space,
         }
         reuse_remove(reuse, run);
         run->state = RUN_LIVE;
+        run->is_reused = true;
         return run;
     }
     run = reuse_find_larger(reuse, request->bytes, request->align, random);

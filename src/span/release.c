@@ -9,7 +9,10 @@
 #include "src/span/large_heap.h"
 #include "src/span/retire.h"
 
-enum { RELEASE_KEEP_MOST = 32 << 20 }; // larger ones are purged at once
+enum {
+    RELEASE_KEEP_MOST = 32 << 20, // larger ones are purged at once
+    RELEASE_WHOLE_MOST = 64 << 10 // up to here all of a run that is used again and again is wiped
+};
 
 static struct large_heap *const large = &firn_large;
 
@@ -107,9 +110,20 @@ void release_discard(struct release_batch *batch, struct run *run, uintptr_t obj
 
 // ---- outside of the lock ----
 
+// A small run that goes round and is used in part costs three system calls each time, to find out which
+// pages are there. More than to have all of them there, and to wipe and check them.
+static bool is_worth_filling(const struct run *run) {
+    return run->is_reused && !run->is_resident && run_body_bytes(run) <= RELEASE_WHOLE_MOST &&
+           !page_state_is_kept(run->body, run_body_bytes(run));
+}
+
 // P-LARGE-RETIRE
 static void wipe(struct release_entry *entry) {
     struct run *run = entry->run;
+    if (is_worth_filling(run)) {
+        run->is_resident = retire_wipe(run->body, run->end, true);
+        return;
+    }
     bool is_resident = retire_wipe(entry->from, run->end, run->is_resident);
     run->is_resident = is_resident && entry->from == run->body;
 }

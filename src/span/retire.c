@@ -79,15 +79,20 @@ bool retire_wipe(uintptr_t from, uintptr_t to, bool is_resident) {
     return are_all_resident;
 }
 
-// libc's memcmp is as fast as memory; only what it finds is looked for byte by byte.
+typedef uint64_t lanes __attribute__((vector_size(64), may_alias));
+
+// Each byte is loaded once, and there is one branch for 512 of them; only what is found is looked for byte by
+// byte. (memcmp of a block with itself, some bytes further on, loads everything twice: half the speed.)
 static size_t find_in(uintptr_t from, size_t bytes) {
     const unsigned char *p = (const unsigned char *)from; // NOLINT(performance-no-int-to-ptr)
-    uint64_t first;
-    memcpy(&first, p, sizeof first);
-    if (first == 0 && memcmp(p, p + sizeof first, bytes - sizeof first) == 0) {
-        return bytes;
-    }
     size_t at = 0;
+    for (; at < bytes; at += 8 * sizeof(lanes)) {
+        const lanes *l = (const lanes *)(const void *)(p + at);
+        lanes any = ((l[0] | l[1]) | (l[2] | l[3])) | ((l[4] | l[5]) | (l[6] | l[7]));
+        if (((any[0] | any[1]) | (any[2] | any[3]) | (any[4] | any[5]) | (any[6] | any[7])) != 0) {
+            break;
+        }
+    }
     while (at < bytes && p[at] == 0) {
         at++;
     }

@@ -48,6 +48,7 @@ struct run {
     uint8_t pieces;   // mappings map_move left in the body; it must be renewed before it merges
     bool is_guarded;  // every page of [start, body) is inaccessible
     bool is_resident; // every page of [body, end) is in memory, or was (live, cached)
+    bool is_reused;   // it came out of the reuse cache before (live, cached)
 };
 
 FIRN_INLINE size_t run_body_bytes(const struct run *run) {

@@ -107,6 +107,7 @@ void tract_link(struct tract *tract, struct run *run) {
 void tract_bin(struct tract *tract, struct run *run) {
     run->state = RUN_FREE;
     run->is_resident = false;
+    run->is_reused = false;
     bins_insert(&tract->shared->free, run);
 }
 
@@ -203,6 +204,7 @@ bool tract_merge_cached(struct tract *tract, struct run *run, struct run *next) 
         return false;
     }
     run->is_resident = false; // the guards were not
+    run->is_reused = false;
     tract_append(tract, run, next);
     return true;
 }

@@ -89,6 +89,34 @@ static void purge(void **state) {
     assert_true(case_run_everywhere(check_purge));
 }
 
+// A small block that goes round, and of which one page is used: at first only that is wiped, then all is there.
+static void check_small_run_is_filled(void) {
+    enum { BYTES = 48 * KIB, PAGES = BYTES / 4096 };
+    unsigned char *first = NULL;
+    unsigned char pages[PAGES];
+    for (unsigned round = 0; round < 3; round++) {
+        unsigned char *p = case_alloc_any(BYTES);
+        first = round == 0 ? p : first;
+        ENSURE(p == first && memory_is_zero(p, 4096));
+        p[5] = 1;
+        ENSURE(case_free(p) == LARGE_LIVE);
+        size_t n = 0;
+        ENSURE(mincore(p, BYTES, pages) == 0);
+        for (unsigned i = 0; i < PAGES; i++) {
+            n += pages[i] & 1;
+        }
+        ENSURE(n == (round == 0 ? 1 : PAGES));
+    }
+}
+
+static void small_run_is_filled(void **state) {
+    (void)state;
+    if (!FIRN_LARGE_RETIRE || FIRN_LARGE_CLOSE) {
+        skip();
+    }
+    assert_true(case_run(&settings[PLAIN], check_small_run_is_filled));
+}
+
 static void check_exact_charge(void) {
     // RLIMIT_DATA is 4 GiB: 64 GiB in all can only be had if each GiB is given back.
     for (unsigned i = 0; i < 64; i++) {
@@ -367,6 +395,7 @@ static void a_child_draws_its_own(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(purge),
+        cmocka_unit_test(small_run_is_filled),
         cmocka_unit_test(gives_charge_back),
         cmocka_unit_test(vmas),
         cmocka_unit_test(small_programs_stay_small),
