@@ -157,7 +157,7 @@ static void neighbours_come_and_go(void **state) {
         assert_int_equal(pthread_create(&threads[i], NULL, come_and_go, (void *)(i + 1)), 0);
     }
     uint64_t seed = 7;
-    unsigned rounds = test_is_thorough() ? 2000 : 500;
+    unsigned rounds = test_is_thorough() ? 2000 : 200;
     for (unsigned round = 0; round < rounds; round++) {
         size_t size = 33000 + (size_t)small_draw(&seed, 1 << 20);
         void *p = heap_alloc(size, site);

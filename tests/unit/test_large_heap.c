@@ -152,14 +152,15 @@ static void gives_charge_back(void **state) {
 }
 
 static void check_vmas(void) {
-    enum { COUNT = 20000 };
-    static unsigned char *p[COUNT];
-    for (unsigned i = 0; i < COUNT; i++) {
+    enum { MOST = 20000 };
+    static unsigned char *p[MOST];
+    const unsigned blocks = test_is_thorough() ? MOST : MOST / 5;
+    for (unsigned i = 0; i < blocks; i++) {
         p[i] = case_alloc_any(33 * KIB + case_draw(32 * KIB));
         p[i][0] = 1;
     }
-    for (unsigned i = 0; i < 2 * COUNT; i++) {
-        unsigned k = (unsigned)case_draw(COUNT);
+    for (unsigned i = 0; i < 2 * blocks; i++) {
+        unsigned k = (unsigned)case_draw(blocks);
         enum large_kind kind;
         if (i % 16 == 0) {
             p[k] = large_resize((uintptr_t)p[k], 33 * KIB + case_draw(600 * KIB), &kind);
@@ -177,7 +178,7 @@ static void check_vmas(void) {
     } else if (!firn_large.space.tracts[0].is_exact) {
         ENSURE(count <= 16 + 2 * firn_large.pieces && count <= 16 + budget / 8);
     }
-    for (unsigned i = 0; i < COUNT; i++) {
+    for (unsigned i = 0; i < blocks; i++) {
         ENSURE(case_free(p[i]) == LARGE_LIVE);
     }
     large_trim();
