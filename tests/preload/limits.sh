@@ -29,7 +29,7 @@ check_address_space() {
 check_cores() {
     need taskset taskset || return
     limit=(taskset -c 0)
-    check_some one-core:
+    check_few one-core:
     check_sort one-core:
     if [ "$(nproc)" -ge 2 ]; then
         limit=(taskset -c "0,1")
@@ -56,7 +56,7 @@ check_eight_threads() {
 check_privileges() {
     need setpriv setpriv || return
     limit=(setpriv --no-new-privs)
-    check_some no-new-privs:
+    check_few no-new-privs:
     if [ "$(id -u)" = 0 ]; then
         chmod 755 "$work"
         limit=(setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs)
