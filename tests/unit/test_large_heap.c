@@ -154,7 +154,7 @@ static void gives_charge_back(void **state) {
 static void check_vmas(void) {
     enum { MOST = 20000 };
     static unsigned char *p[MOST];
-    const unsigned blocks = test_is_thorough() ? MOST : MOST / 5;
+    const unsigned blocks = test_is_thorough() || !caps_has(CAP_GUARD_MARKER) ? MOST : MOST / 5;
     for (unsigned i = 0; i < blocks; i++) {
         p[i] = case_alloc_any(33 * KIB + case_draw(32 * KIB));
         p[i][0] = 1;

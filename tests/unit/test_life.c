@@ -11,6 +11,7 @@
 #include "tests/support/small_case.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
