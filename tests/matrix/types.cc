@@ -117,7 +117,7 @@ int run_delete_local(const matrix_case *c, int is_wrong) {
 
 int run_overflow(const matrix_case *c, int is_wrong) {
     char *p = static_cast<char *>(opaque(new char[c->size]));
-    memset(p, 'A', c->size + (is_wrong ? c->count : 0));
+    memset(p, 'B', c->size + (is_wrong ? c->count : 0));
     delete[] p;
     return MATRIX_END;
 }

@@ -5,9 +5,9 @@
 static int run_set(const struct matrix_case *c, int is_wrong) {
     char *crowd[CROWD];
     char *p = crowded_block(c->size, crowd);
-    memset(p, 'A', c->size);
+    memset(p, 'B', c->size);
     for (size_t i = 1; is_wrong && i <= c->count; i++) {
-        *((char *)opaque(p) - i) = 'A';
+        *((char *)opaque(p) - i) = 'B';
     }
     for (int i = 0; i < CROWD; i++) {
         free(crowd[i]);
@@ -28,7 +28,7 @@ static int run_loop(const struct matrix_case *c, int is_wrong) {
 static int run_memcpy(const struct matrix_case *c, int is_wrong) {
     char *p = block(c->size);
     char text[64];
-    memset(text, 'A', sizeof(text));
+    memset(text, 'B', sizeof(text));
     memcpy((char *)opaque(p) - (is_wrong ? c->count : 0), text, 16);
     free(p);
     return MATRIX_END;
@@ -36,7 +36,7 @@ static int run_memcpy(const struct matrix_case *c, int is_wrong) {
 
 static int run_memmove(const struct matrix_case *c, int is_wrong) {
     char *p = block(c->size);
-    memset(p, 'A', c->size);
+    memset(p, 'B', c->size);
     memmove((char *)opaque(p) - (is_wrong ? c->count : 0), p + 1, c->size / 2);
     free(p);
     return MATRIX_END;
@@ -61,7 +61,7 @@ static int run_trim(const struct matrix_case *c, int is_wrong) {
 
 static int run_freed_elsewhere(const struct matrix_case *c, int is_wrong) {
     char *p = block(c->size);
-    memset((char *)opaque(p) - (is_wrong ? c->count : 0), 'A', c->count);
+    memset((char *)opaque(p) - (is_wrong ? c->count : 0), 'B', c->count);
     in_thread(matrix_free, p);
     churn(c->size);
     return MATRIX_END;
@@ -69,7 +69,7 @@ static int run_freed_elsewhere(const struct matrix_case *c, int is_wrong) {
 
 static int run_resized(const struct matrix_case *c, int is_wrong) {
     char *p = block(c->size);
-    memset((char *)opaque(p) - (is_wrong ? c->count : 0), 'A', c->count);
+    memset((char *)opaque(p) - (is_wrong ? c->count : 0), 'B', c->count);
     p = opaque(realloc(p, 4 * c->size));
     free(p);
     return MATRIX_END;
@@ -82,7 +82,7 @@ static int run_neighbour_freed(const struct matrix_case *c, int is_wrong) {
         crowd[i] = block(c->size);
     }
     for (int i = 0; i < COUNT; i += 100) {
-        memset((char *)opaque(crowd[i]) - (is_wrong ? c->count : 0), 'A', c->count);
+        memset((char *)opaque(crowd[i]) - (is_wrong ? c->count : 0), 'B', c->count);
         crowd[i] = NULL; // never freed
     }
     for (int i = 0; i < COUNT; i++) {
@@ -93,7 +93,7 @@ static int run_neighbour_freed(const struct matrix_case *c, int is_wrong) {
 
 static int run_never_freed(const struct matrix_case *c, int is_wrong) {
     char *p = block(c->size);
-    memset((char *)opaque(p) - (is_wrong ? c->count : 0), 'A', c->count);
+    memset((char *)opaque(p) - (is_wrong ? c->count : 0), 'B', c->count);
     return MATRIX_END;
 }
 
