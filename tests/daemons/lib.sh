@@ -81,15 +81,20 @@ start() { # PORT COMMAND...
     [ "$how" = plain ] || has_firn "$pid"
 }
 
-# Every process of the tree runs with the library; one that does not would prove nothing.
+# Whether a process has the library, or has ended: then there is nothing to read.
+is_served() { # PID
+    local maps
+    maps=$(cat "/proc/$1/maps" 2>/dev/null)
+    [ -z "$maps" ] || [[ $maps == *"$FIRN_LIB"* ]]
+}
+
+# Every process of the tree runs with the library; one that does not would prove nothing. One that has just been
+# executed has nothing mapped yet.
 has_firn() { # PID
-    local process maps
+    local process
     for process in "$1" $(pgrep -P "$1"); do
-        # Of a process that has ended there is nothing to read.
-        maps=$(cat "/proc/$process/maps" 2>/dev/null)
-        if [ -n "$maps" ] && [[ $maps != *"$FIRN_LIB"* ]]; then
+        await is_served "$process" ||
             echo "$(cat "/proc/$process/comm" 2>/dev/null) runs without the library" >>"$work/$how.wrong"
-        fi
     done
 }
 
