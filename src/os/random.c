@@ -7,6 +7,7 @@
 #include "src/base/fatal.h"
 #include "src/os/caps.h"
 #include "src/os/clock.h"
+#include "src/os/sys.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -98,9 +99,32 @@ static void seed_from_surroundings(uint8_t *out, size_t n) {
     explicit_bzero(quad, sizeof(quad));
 }
 
+// Of the thread alone, which can neither fork nor start another one by then.
+static FIRN_TLS uint32_t laid_in[8];
+
+void random_lay_in(void) {
+    random_seed_bytes(laid_in, sizeof laid_in);
+}
+
+static void seed_from_laid_in(uint8_t *out, size_t n) {
+    static const uint32_t nonce[3]; // zero: no key is ever used twice
+    uint8_t quad[CHACHA_QUAD];
+    while (n > 0) {
+        size_t piece = n < sizeof quad - sizeof laid_in ? n : sizeof quad - sizeof laid_in;
+        chacha_keystream(laid_in, nonce, 0, 20, quad, 1);
+        memcpy(laid_in, quad, sizeof laid_in);
+        memcpy(out, quad + sizeof laid_in, piece);
+        out += piece;
+        n -= piece;
+    }
+    explicit_bzero(quad, sizeof quad);
+}
+
 void random_seed_bytes(void *out, size_t n) {
     int saved = errno;
-    if (!seed_from_getrandom(out, n) && !seed_from_device(out, n)) {
+    if (!sys_may_call()) {
+        seed_from_laid_in(out, n);
+    } else if (!seed_from_getrandom(out, n) && !seed_from_device(out, n)) {
         seed_from_surroundings(out, n);
         atomic_store_explicit(&is_weak, true, memory_order_relaxed);
     }

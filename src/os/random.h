@@ -46,6 +46,9 @@ void random_bytes(struct random_stream *r, void *out, size_t n);
 uint32_t random_below(struct random_stream *r, uint32_t bound);
 // Straight from the seed source, for secrets made once. Preserves errno. Never fails.
 void random_seed_bytes(void *out, size_t n);
+// Before the calling thread must make no call any more (sys_go_mute): what random_seed_bytes gives it then comes
+// from a seed taken now.
+void random_lay_in(void);
 // False when neither getrandom nor /dev/urandom answered.
 int random_is_strong(void);
 

@@ -8,8 +8,10 @@
 #include "src/base/compiler.h"
 #include "src/base/fatal.h"
 #include "src/heap/keeper.h"
+#include "src/heap/life.h"
 #include "src/heap/upkeep.h"
 #include "src/os/caps.h"
+#include "src/os/random.h"
 #include "src/os/sys.h"
 #include "src/os/thread.h"
 
@@ -21,12 +23,14 @@
 
 // Used by the assembly below.
 bool firn_notice_call(long number, long first, long second);
-void firn_strict_mode_came(void);
 
 // Before the call: with SECCOMP_FILTER_FLAG_TSYNC the filter holds for other threads, too, at once. True if it
 // asks for the strict mode, which may be refused.
 bool firn_notice_call(long number, long first, long second) {
-    if (number == SYS_seccomp ? first == SECCOMP_SET_MODE_STRICT || first == SECCOMP_SET_MODE_FILTER
+    bool is_strict = number == SYS_seccomp
+                         ? first == SECCOMP_SET_MODE_STRICT
+                         : first == PR_SET_SECCOMP && second == SECCOMP_MODE_STRICT;
+    if (number == SYS_seccomp ? is_strict || first == SECCOMP_SET_MODE_FILTER
                               : first == PR_SET_SECCOMP) {
         caps_forget(CAPS_RARE);
         if (firn_has_keeper) {
@@ -35,12 +39,11 @@ bool firn_notice_call(long number, long first, long second) {
         fatal_note_filter(sys_locate_quietly);
         thread_forbid();
     }
-    return number == SYS_seccomp ? first == SECCOMP_SET_MODE_STRICT
-                                 : first == PR_SET_SECCOMP && second == SECCOMP_MODE_STRICT;
-}
-
-void firn_strict_mode_came(void) {
-    sys_go_mute();
+    if (is_strict) {
+        (void)life_thread_cache(); // what it takes to make one is not to be had any more
+        random_lay_in();
+    }
+    return is_strict;
 }
 
 #if !defined(__x86_64__)
@@ -108,7 +111,7 @@ __asm__(".text\n"
         "    jnz 3b\n"
         "    subq $8, %rsp\n"
         "    .cfi_adjust_cfa_offset 8\n"
-        "    call firn_strict_mode_came\n"
+        "    call sys_go_mute\n"
         "    addq $8, %rsp\n"
         "    .cfi_adjust_cfa_offset -8\n"
         "    xorl %eax, %eax\n"

@@ -7,6 +7,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <malloc.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <sys/mman.h>
@@ -125,12 +126,36 @@ static void run_strict(void *context) {
     syscall(SYS_exit, 0);
 }
 
+// Classes that nothing was allocated of before, by a thread that had allocated nothing.
+static void *allocate_anew(void *context) {
+    const struct plan *plan = context;
+    need(filter_install(plan->kind, plan->way), 22);
+    for (size_t size = 16; size < 400000; size += size / 4 + 16) {
+        char *volatile p = malloc(size);
+        if (p != NULL) {
+            memset(p, 1, size);
+        }
+        free(p);
+    }
+    syscall(SYS_exit, 0);
+    return NULL;
+}
+
+static void run_strict_thread(void *context) {
+    pthread_t thread;
+    need(pthread_create(&thread, NULL, allocate_anew, context) == 0, 27);
+    need(pthread_join(thread, NULL) == 0, 28);
+    churn(ROUNDS / 100); // the others' heap is as ever
+    grow();
+}
+
 static void strict_mode(void **state) {
     (void)state;
     static const enum filter_way ways[] = {FILTER_BY_PRCTL, FILTER_BY_SECCOMP};
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < 4; i++) {
         struct child c;
-        child_run(&c, run_strict, &(struct plan){FILTER_STRICT, ways[i], 0});
+        child_run(&c, i < 2 ? run_strict : run_strict_thread,
+                  &(struct plan){FILTER_STRICT, ways[i % 2], 0});
         if (!child_exited(&c, 0)) {
             print_error("status %x: %s\n", (unsigned)c.status, c.said);
         }
