@@ -1,11 +1,12 @@
 // P-CANARY: a keyed word at the end of each slot.
 //
-// It is written when the slot is handed out, or the slot after it for the first time, and stays when the
-// slot is freed: so a thread that checks the slot beside the one it frees never meets a half changed one.
-// The place holds the right word or, where its page was given back since, 0. No byte of the right word is
-// 0: a string's terminator written one too far is always noticed. Odds of a lucky overwrite of all of
-// it: 2^-56. Not a MAC: who can read many canaries could solve for the two secrets; who can read the one
-// in the way need not.
+// It is written when the slot is handed out, and stays when the slot is freed: so a thread that checks the
+// slot beside the one it frees never meets a half changed one. Before that, and where its page was given
+// back since, the place holds 0, or from when the slot after it is handed out a word on loan, so that a
+// zero written in front of that one changes something. Who has its own has seen to the slot before it; who
+// has it on loan has not. No byte of either is 0: a string's terminator written one too far is always
+// noticed. Odds of a lucky overwrite of all of it: 2^-56. Not a MAC: who can read many canaries could
+// solve for the two secrets; who can read the one in the way need not.
 #ifndef FIRN_HARDENING_CANARY_H
 #define FIRN_HARDENING_CANARY_H
 
@@ -13,12 +14,16 @@
 #include "src/meta/root.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 #define CANARY_ONES UINT64_C(0x0101010101010101)
 enum { CANARY_BYTES = 8 };
 // Where slack.h keeps how much of the slot is left over. Not compared.
 #define CANARY_SIZE_BITS (FIRN_SLACK ? UINT64_C(0x00000002fefe0000) : 0)
+// What a word on loan has beside the right one: in five bytes of it, so that no stray byte makes one of
+// the other.
+#define CANARY_LOAN UINT64_C(0x0202020000000202)
 
 // What the slot at `address` must end with.
 FIRN_INLINE uint64_t canary_of(uintptr_t address) {
@@ -30,7 +35,7 @@ FIRN_INLINE _Atomic uint64_t *canary_place(uintptr_t address, size_t slot_bytes)
     return (_Atomic uint64_t *)(address + slot_bytes - CANARY_BYTES);
 }
 
-// Relaxed: one word, which only ever changes from 0 to the right one while anybody may look.
+// Relaxed: one word, which only ever changes from 0 to that on loan to the right one while anybody may look.
 FIRN_INLINE uint64_t canary_load(uintptr_t address, size_t slot_bytes) {
     return atomic_load_explicit(canary_place(address, slot_bytes), memory_order_relaxed);
 }
@@ -45,13 +50,18 @@ FIRN_INLINE void canary_store_last(uintptr_t address, size_t slot_bytes, uint64_
 }
 
 // 0 if `word`, read from the slot's canary, is what it should be. Who looks while another thread may be
-// storing it judges one word: of two that were read one may be the 0 before, the other the canary after.
+// storing it judges one word: of two that were read one may be that before, the other the canary after.
 FIRN_INLINE uint64_t canary_word_change(uintptr_t address, uint64_t word) {
     return (word ^ canary_of(address)) & ~CANARY_SIZE_BITS;
 }
 
 FIRN_INLINE uint64_t canary_change(uintptr_t address, size_t slot_bytes) {
     return canary_word_change(address, canary_load(address, slot_bytes));
+}
+
+// Not its own: the slot has not been handed out since its page was fresh, or is just being.
+FIRN_INLINE bool canary_is_unset(uintptr_t address, uint64_t word) {
+    return word == 0 || canary_word_change(address, word) == CANARY_LOAN;
 }
 
 #endif

@@ -4,7 +4,6 @@
 #include "hardening/slack.h"
 #include "hardening/wipe.h"
 #include "src/base/text.h"
-#include "src/slab/owner.h"
 
 // ---- reports ----------------------------------------------------------------------------------
 
@@ -32,7 +31,7 @@ FIRN_NORETURN FIRN_COLD static void report_write(uintptr_t address, size_t slot_
     fatal(FATAL_WRITE_AFTER_FREE, &info);
 }
 
-// Zero: the page was given back since, or its slot never handed out. A live one should not say so: but
+// Unset: the page was given back since, or its slot never handed out. A live one should not say so: but
 // another thread may be handing it out just now, or may have been when a process was forked that does
 // not have that thread. On a meshed page what stands in front of a slot is a partner's unless the slot there
 // is live.
@@ -41,14 +40,16 @@ static bool is_before_whole(const struct span *s, unsigned slot, uintptr_t befor
     uint64_t word = canary_load(before, slot_bytes);
     return canary_word_change(before, word) == 0 ||
            (span_is_meshed(s) && !span_is_live(s, slot - 1)) ||
-           (word == 0 && (!is_owner || !span_is_live(s, slot - 1) || s->is_torn));
+           (canary_is_unset(before, word) &&
+            (!is_owner || !span_is_live(s, slot - 1) || s->is_torn));
 }
 
 static bool check(const struct span *s, unsigned slot, bool is_owner, enum fatal_id *id,
                   const char **found) {
     size_t bytes = span_class(s)->bytes;
     uintptr_t address = span_base(s) + slot * bytes;
-    if (canary_change(address, bytes) != 0 && !(canary_load(address, bytes) == 0 && s->is_torn)) {
+    uint64_t word = canary_load(address, bytes);
+    if (canary_word_change(address, word) != 0 && !(canary_is_unset(address, word) && s->is_torn)) {
         *id = FATAL_OVERFLOW;
         *found = "canary after the block was overwritten";
         return false;
@@ -87,20 +88,21 @@ FIRN_COLD static void retire_slowly(uintptr_t address, size_t slot_bytes, const 
 
 // ---- the slots --------------------------------------------------------------------------------
 
-// The slot's own canary is 0 when it is handed out for the first time since its page was fresh. Then the
-// slot before may never have been, and gets its canary now: else a zero written there would change
-// nothing, and not be noticed. Where it has one, whole or broken, that stays.
+// Who has no canary of its own yet sees to the slot before, which may never be handed out: else a zero
+// written there would change nothing. Where that has one, whole, broken or on loan, it stays.
 FIRN_INLINE void *arm(uintptr_t address, size_t slot_bytes, size_t before_bytes, bool is_as_left,
                       uintptr_t site) {
     uint64_t right = FIRN_CANARY ? canary_of(address) : 0;
     uint64_t word = FIRN_CANARY ? canary_load(address, slot_bytes) : 0;
+    bool is_first = FIRN_CANARY && canary_is_unset(address, word);
     if (FIRN_VERIFY &&
-        FIRN_UNLIKELY(!is_as_left || (((word ^ right) & ~CANARY_SIZE_BITS) != 0 && word != 0))) {
+        FIRN_UNLIKELY(!is_as_left || (((word ^ right) & ~CANARY_SIZE_BITS) != 0 && !is_first))) {
         report_write(address, slot_bytes, site);
     }
     if (FIRN_CANARY) {
-        if (FIRN_UNLIKELY(word == 0) && canary_load(address - before_bytes, slot_bytes) == 0) {
-            canary_store(address - before_bytes, slot_bytes, canary_of(address - before_bytes));
+        uintptr_t before = address - before_bytes;
+        if (is_first && canary_load(before, slot_bytes) == 0) {
+            canary_store(before, slot_bytes, canary_of(before) ^ CANARY_LOAN);
         }
         // Last: a live slot that has its canary writes nothing in front of it any more (mesh/merge.c).
         canary_store_last(address, slot_bytes, right);
@@ -109,28 +111,12 @@ FIRN_INLINE void *arm(uintptr_t address, size_t slot_bytes, size_t before_bytes,
 }
 
 FIRN_INLINE bool are_canaries_whole(uintptr_t address, size_t slot_bytes, size_t before_bytes) {
-    return !FIRN_CANARY || (FIRN_LIKELY(canary_change(address, slot_bytes) == 0) &&
-                            FIRN_LIKELY(canary_change(address - before_bytes, slot_bytes) == 0));
-}
-
-static const struct span *span_of(uintptr_t address) {
-    uintptr_t offset = address - FIRN_ROOT.small_base;
-    return span_at(offset,
-                   &FIRN_ROOT.classes[root_cell_class((unsigned)(offset >> FIRN_ROOT.cell_shift))]);
-}
-
-// Of a slot that has its canary from the slot after it, and is handed out for the first time: the slot before may
-// have none, and a zero written there would not be noticed. `arm` may not give it one: the mesher takes a live
-// slot that has its own to write nothing in front of it. So with the owner's lock, lest the page is being
-// merged; in front of a slot of a merged one may be a partner's.
-FIRN_COLD static void arm_before(uintptr_t before, size_t slot_bytes) {
-    const struct span *s = span_of(before);
-    uint32_t owner = span_owner_number(s);
-    owner_lock(owner);
-    if (!span_is_meshed(s) && canary_load(before, slot_bytes) == 0) {
-        canary_store(before, slot_bytes, canary_of(before));
+    if (!FIRN_CANARY) {
+        return true;
     }
-    owner_unlock(owner);
+    uint64_t before = canary_change(address - before_bytes, slot_bytes);
+    return FIRN_LIKELY(canary_change(address, slot_bytes) == 0) &&
+           (FIRN_LIKELY(before == 0) || before == CANARY_LOAN);
 }
 
 // The first time since its page was fresh, and the last.
@@ -138,10 +124,6 @@ FIRN_COLD static void *issue_slowly(uintptr_t address, size_t slot_bytes, size_t
                                     bool is_virgin, uintptr_t site) {
     bool is_as_left = !FIRN_VERIFY || is_virgin ||
                       wipe_is_zero_narrow((const void *)address, slot_bytes - FIRN_SLOT_EXTRA);
-    if (FIRN_CANARY && is_virgin && before_bytes != 0 && canary_load(address, slot_bytes) != 0 &&
-        canary_load(address - before_bytes, slot_bytes) == 0) {
-        arm_before(address - before_bytes, slot_bytes);
-    }
     return arm(address, slot_bytes, before_bytes, is_as_left, site);
 }
 

@@ -184,8 +184,8 @@ bool merge_is_settled(const struct span *s, uintptr_t address) {
     unsigned last = (within + FIRN_PAGE) / c->bytes;
     for (unsigned i = within / c->bytes; FIRN_CANARY && i <= last && i < c->slots; i++) {
         bool is_free = (s->free[i / 64] & span_bit(i)) != 0;
-        if (!is_free && span_is_live(s, i) &&
-            canary_load(base + i * (uintptr_t)c->bytes, c->bytes) == 0) {
+        uintptr_t slot = base + i * (uintptr_t)c->bytes;
+        if (!is_free && span_is_live(s, i) && canary_is_unset(slot, canary_load(slot, c->bytes))) {
             return false;
         }
     }

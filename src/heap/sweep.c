@@ -90,7 +90,8 @@ static void look_at_canary(const struct look *l, unsigned slot, uintptr_t addres
     size_t bytes = l->slot_bytes;
     bool is_block = is_live(s, slot);
     uint64_t word = canary_load(address, bytes);
-    if ((!is_block && span_is_meshed(s)) || word == 0 || canary_word_change(address, word) == 0) {
+    if ((!is_block && span_is_meshed(s)) || canary_is_unset(address, word) ||
+        canary_word_change(address, word) == 0) {
         return;
     }
     if (is_block) {

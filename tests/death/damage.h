@@ -309,7 +309,7 @@ enum { USABLE = 280 };
 
 static void at_exit_overflow(void) {
     char *p = aim(swept_block());
-    p[USABLE] = 1;
+    p[USABLE] = 2; // even: no canary's
     exit(0);
 }
 
@@ -329,7 +329,7 @@ static void at_exit_underflow(void) {
         for (int k = 0; k < 64; k++) {
             if (block[k] == block[i] - 288) {
                 free(block[k]);
-                ((char *)aim(block[i]))[-1] = 1;
+                ((char *)aim(block[i]))[-1] = 2; // even: no canary's
                 exit(0);
             }
         }
@@ -353,7 +353,7 @@ static void at_exit_link(void) {
 // Found by a thread that goes on allocating.
 static void sweep_overflow(void) {
     char *p = aim(swept_block());
-    p[USABLE] = 1;
+    p[USABLE] = 2; // even: no canary's
     for (int i = 0; i < 8000; i++) {
         for (int k = 0; k < 8; k++) {
             free(large_block());
