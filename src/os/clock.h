@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 uint64_t clock_coarse_ns(void);
-// Monotonic, exact to tens of nanoseconds; dearer.
+// Monotonic, exact to tens of nanoseconds; dearer. After sys_go_mute as coarse as the other.
 uint64_t clock_ns(void);
 // What the calling thread has had of a processor.
 uint64_t clock_thread_ns(void);

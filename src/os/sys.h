@@ -22,6 +22,7 @@ uintptr_t sys_locate_quietly(uintptr_t pc, char *path, size_t path_bytes);
 // Under the kernel's strict mode (SECCOMP_MODE_STRICT) any call but read, write and a thread's end kills the process.
 // From sys_go_mute on sys_may_call is false, with ENOMEM, for the calling thread, and its heap is what it has.
 void sys_go_mute(void);
+bool sys_is_mute(void);
 bool sys_may_call(void);
 int sys_process_id(void);
 int sys_thread_id(void);
