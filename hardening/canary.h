@@ -40,6 +40,16 @@ FIRN_INLINE uint64_t canary_load(uintptr_t address, size_t slot_bytes) {
     return atomic_load_explicit(canary_place(address, slot_bytes), memory_order_relaxed);
 }
 
+// The same of a slot whose page may not be there yet, and which is about to be written to: a read would have
+// the kernel map its page of zeros first, and the write take a second fault. (A comparison, since compilers
+// make a load of an `or` of nothing.)
+FIRN_INLINE uint64_t canary_load_fresh(uintptr_t address, size_t slot_bytes) {
+    uint64_t word = 0;
+    (void)atomic_compare_exchange_strong_explicit(canary_place(address, slot_bytes), &word, 0,
+                                                  memory_order_relaxed, memory_order_relaxed);
+    return word;
+}
+
 FIRN_INLINE void canary_store(uintptr_t address, size_t slot_bytes, uint64_t word) {
     atomic_store_explicit(canary_place(address, slot_bytes), word, memory_order_relaxed);
 }

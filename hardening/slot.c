@@ -91,9 +91,8 @@ FIRN_COLD static void retire_slowly(uintptr_t address, size_t slot_bytes, const 
 // Who has no canary of its own yet sees to the slot before, which may never be handed out: else a zero
 // written there would change nothing. Where that has one, whole, broken or on loan, it stays.
 FIRN_INLINE void *arm(uintptr_t address, size_t slot_bytes, size_t before_bytes, bool is_as_left,
-                      uintptr_t site) {
+                      uint64_t word, uintptr_t site) {
     uint64_t right = FIRN_CANARY ? canary_of(address) : 0;
-    uint64_t word = FIRN_CANARY ? canary_load(address, slot_bytes) : 0;
     bool is_first = FIRN_CANARY && canary_is_unset(address, word);
     if (FIRN_VERIFY &&
         FIRN_UNLIKELY(!is_as_left || (((word ^ right) & ~CANARY_SIZE_BITS) != 0 && !is_first))) {
@@ -122,9 +121,12 @@ FIRN_INLINE bool are_canaries_whole(uintptr_t address, size_t slot_bytes, size_t
 // The first time since its page was fresh, and the last.
 FIRN_COLD static void *issue_slowly(uintptr_t address, size_t slot_bytes, size_t before_bytes,
                                     bool is_virgin, uintptr_t site) {
+    uint64_t word = !FIRN_CANARY ? 0
+                    : is_virgin  ? canary_load_fresh(address, slot_bytes)
+                                 : canary_load(address, slot_bytes);
     bool is_as_left = !FIRN_VERIFY || is_virgin ||
                       wipe_is_zero_narrow((const void *)address, slot_bytes - FIRN_SLOT_EXTRA);
-    return arm(address, slot_bytes, before_bytes, is_as_left, site);
+    return arm(address, slot_bytes, before_bytes, is_as_left, word, site);
 }
 
 // Nothing to be done but to look whether it is zero.
