@@ -15,7 +15,11 @@ struct central firn_central[SIZE_CLASSES];
 
 static struct central_cell cells[CELLS];
 
-enum { PURGE_BATCH = 32, DIRTY_MIN_BYTES = 512 << 10 };
+enum { PURGE_BATCH = 32, DIRTY_MIN_BYTES = 512 << 10, DIRTY_BUDGET_MOST = 16 << 20 };
+
+// Of all classes: bytes committed, and bytes of empty spans that were not given back. Each changes with a class
+// lock; who reads them has but one.
+static _Atomic size_t total_committed, total_dirty;
 
 static uint32_t purge_delay_ms = 1000;
 // Address space or commit charge is limited: what one class does not need must be there for others.
@@ -73,10 +77,6 @@ const struct central_cell *central_lists(unsigned cell) {
     return &cells[cell];
 }
 
-static struct central *class_of(const struct span *s) {
-    return &firn_central[root_cell_class(s->cell)];
-}
-
 bool central_start(void) {
     // Streams of all classes share pages that the kernel wipes in a child.
     size_t bytes =
@@ -101,11 +101,23 @@ static void insert_used(struct span *s) {
     list_push_front(&cells[s->cell].used[s->bucket], &s->links);
 }
 
+// So many of the class's spans are dirty that were not, or fewer.
+static void note_dirty(unsigned class_index, ptrdiff_t spans) {
+    size_t bytes = (size_t)spans << FIRN_ROOT.classes[class_index].span_shift;
+    firn_central[class_index].dirty_spans += (size_t)spans;
+    atomic_fetch_add_explicit(&total_dirty, bytes, memory_order_relaxed);
+}
+
+static void note_committed(struct central *c, size_t bytes) {
+    c->committed_bytes += bytes;
+    atomic_fetch_add_explicit(&total_committed, bytes, memory_order_relaxed);
+}
+
 static void insert_dirty(struct span *s) {
     atomic_store_explicit(&s->state, SPAN_DIRTY, memory_order_relaxed);
     s->emptied_ms = now_ms();
     list_push_back(&cells[s->cell].dirty, &s->links);
-    class_of(s)->dirty_spans++;
+    note_dirty(root_cell_class(s->cell), 1);
 }
 
 static void insert_clean(struct span *s) {
@@ -136,15 +148,24 @@ static void settle(struct span *s) {
 
 // ---- empty spans ------------------------------------------------------------------------------
 
-// Half a MiB a class, or an eighth of what the class has: more than that is purged before its time,
-// so that memory falls even if nothing ever runs again.
+// What may wait for reuse, all classes together: a quarter of what they have got so far, up to 16 MiB. A program
+// that goes up and down would else fault its pages in again each time. Of what is in use at the moment it would
+// be the least when a program is at its lowest: just before it goes up. None where others may be in want of it.
+static size_t dirty_budget(void) {
+    size_t quarter = atomic_load_explicit(&total_committed, memory_order_relaxed) / 4;
+    return is_rationed ? 0 : quarter < DIRTY_BUDGET_MOST ? quarter : DIRTY_BUDGET_MOST;
+}
+
+// Beyond that half a MiB a class, or an eighth of what the class has: more than that is purged before its
+// time, so that memory falls even if nothing ever runs again.
 static bool is_over_dirty_limit(unsigned class_index) {
     const struct central *c = &firn_central[class_index];
     size_t limit = c->committed_bytes / 8;
     if (limit < DIRTY_MIN_BYTES) {
         limit = DIRTY_MIN_BYTES;
     }
-    return c->dirty_spans << FIRN_ROOT.classes[class_index].span_shift > limit;
+    return c->dirty_spans << FIRN_ROOT.classes[class_index].span_shift > limit &&
+           atomic_load_explicit(&total_dirty, memory_order_relaxed) > dirty_budget();
 }
 
 static unsigned collect_dirty(unsigned class_index, uint64_t now, bool everything,
@@ -160,7 +181,7 @@ static unsigned collect_dirty(unsigned class_index, uint64_t now, bool everythin
                 break;
             }
             list_remove(&s->links);
-            c->dirty_spans--;
+            note_dirty(class_index, -1);
             atomic_store_explicit(&s->state, SPAN_PURGING, memory_order_relaxed);
             batch[n++] = s;
         }
@@ -219,7 +240,7 @@ bool central_purge(unsigned class_index, uint64_t now, bool everything) {
         any = true;
         if (is_rationed) {
             purge_batch(class_index, batch, n);
-            c->committed_bytes -= (size_t)n << FIRN_ROOT.classes[class_index].span_shift;
+            note_committed(c, -((size_t)n << FIRN_ROOT.classes[class_index].span_shift));
         } else {
             // No lock across the system call. In a child forked meanwhile these spans are
             // SPAN_PURGING for nobody; the rebuild there finds them.
@@ -259,7 +280,7 @@ static struct span *take_clean(struct central *c, struct central_cell *cell) {
             return s;
         }
         if (map_commit(&FIRN_ROOT.data, span_base(s), bytes)) {
-            c->committed_bytes += bytes;
+            note_committed(c, bytes);
             return s;
         }
         if (!FIRN_ROOT.data.is_sparse || errno != EEXIST) {
@@ -275,7 +296,7 @@ static struct span *take_clean(struct central *c, struct central_cell *cell) {
 // The youngest dirty one (warm), else a clean one.
 static struct span *take_empty(struct central *c, struct central_cell *cell) {
     if (!list_is_empty(&cell->dirty)) {
-        c->dirty_spans--;
+        note_dirty((unsigned)(c - firn_central), -1);
         return LIST_ENTRY(cell->dirty.prev, struct span, links);
     }
     return take_clean(c, cell);
@@ -284,7 +305,7 @@ static struct span *take_empty(struct central *c, struct central_cell *cell) {
 static struct span *take_fresh(struct central *c, unsigned cell) {
     uint64_t before = firn_regions[cell].committed_bytes;
     struct span *s = region_take(cell, c->random);
-    c->committed_bytes += firn_regions[cell].committed_bytes - before;
+    note_committed(c, firn_regions[cell].committed_bytes - before);
     return s;
 }
 
@@ -456,7 +477,7 @@ void central_rebuild_if_due(unsigned class_index) {
         for (unsigned p = 0; p < FIRN_PARTITIONS; p++) {
             init_cell(&cells[root_cell(class_index, p)]);
         }
-        c->dirty_spans = 0;
+        note_dirty(class_index, -(ptrdiff_t)c->dirty_spans);
         walk(class_index, visit_rebuild, NULL);
         atomic_store_explicit(&c->must_rebuild, false, memory_order_relaxed);
     }

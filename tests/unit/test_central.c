@@ -227,7 +227,32 @@ static void only_old_spans_are_purged(void **state) {
     small_check();
 }
 
-// More than half a MiB of empty spans is not kept, however young.
+// What all classes have and what of it waits for reuse.
+static void sum_up(size_t *committed, size_t *dirty) {
+    *committed = *dirty = 0;
+    for (unsigned i = 0; i < SIZE_CLASSES; i++) {
+        *committed += firn_central[i].committed_bytes;
+        *dirty += firn_central[i].dirty_spans << FIRN_ROOT.classes[i].span_shift;
+    }
+}
+
+static size_t dirty_budget(void) {
+    size_t committed, dirty;
+    sum_up(&committed, &dirty);
+    return small_is_rationed() ? 0 : committed / 4 < 16 << 20 ? committed / 4 : 16 << 20;
+}
+
+// Whether what waits is within the class's share, or all of it within the budget.
+static bool is_within_bounds(unsigned class_index) {
+    const struct central *c = &firn_central[class_index];
+    size_t committed, dirty, limit = c->committed_bytes / 8;
+    sum_up(&committed, &dirty);
+    limit = limit < 512 << 10 ? 512 << 10 : limit;
+    return c->dirty_spans << FIRN_ROOT.classes[class_index].span_shift <= limit ||
+           dirty <= dirty_budget();
+}
+
+// More empty spans than half a MiB a class, and a quarter of what all have, are not kept, however young.
 static void too_much_is_purged_at_once(void **state) {
     (void)state;
     enum { CLASS = 30, SPANS = 40 };
@@ -236,20 +261,50 @@ static void too_much_is_purged_at_once(void **state) {
         s[i] = take(CLASS, &alice);
         touch(s[i]);
     }
-    size_t span_bytes = (size_t)span_class(s[0])->span_mask + 1;
     for (unsigned i = 0; i < SPANS; i++) {
         central_give(s[i]);
-        size_t limit = firn_central[CLASS].committed_bytes / 8;
-        limit = limit < 512 << 10 ? 512 << 10 : limit;
-        assert_true(firn_central[CLASS].dirty_spans * span_bytes <= limit);
+        assert_true(is_within_bounds(CLASS));
     }
-    assert_true(stats_of(CLASS).clean_spans > SPANS / 2);
+    assert_true(stats_of(CLASS).clean_spans > SPANS / 4);
     assert_true(stats_of(CLASS).dirty_spans > 0);
     // The oldest went first.
     assert_int_equal(span_state(s[0]), SPAN_CLEAN);
     assert_int_equal(resident_pages(s[0]), 0);
     assert_int_equal(span_state(s[SPANS - 1]), SPAN_DIRTY);
     small_check();
+}
+
+// Going up and down within the budget costs no page; and however much a program had, no more than 16 MiB, or
+// the class's eighth, stays.
+static void the_budget_is_kept_and_has_an_end(void **state) {
+    (void)state;
+    enum { CLASS = 31, SPANS = 512 };
+    static struct span *s[SPANS];
+    for (unsigned i = 0; i < SPANS; i++) {
+        s[i] = take(CLASS, &alice);
+    }
+    size_t span_bytes = (size_t)span_class(s[0])->span_mask + 1;
+    for (unsigned i = 0; i < SPANS; i++) {
+        central_give(s[i]);
+        assert_true(is_within_bounds(CLASS));
+    }
+    size_t kept = stats_of(CLASS).dirty_spans;
+    assert_true(kept > 0 && stats_of(CLASS).clean_spans > 0);
+    assert_true(kept * span_bytes <= 16 << 20);
+    unsigned clean = (unsigned)stats_of(CLASS).clean_spans;
+    for (unsigned round = 0; round < 3; round++) {
+        for (unsigned i = 0; i < kept; i++) {
+            s[i] = take(CLASS, &alice);
+        }
+        assert_int_equal(stats_of(CLASS).clean_spans, clean);
+        for (unsigned i = 0; i < kept; i++) {
+            central_give(s[i]);
+        }
+        assert_int_equal(stats_of(CLASS).clean_spans, clean);
+    }
+    small_check();
+    assert_true(central_purge(CLASS, 0, true));
+    assert_int_equal(stats_of(CLASS).dirty_spans, 0);
 }
 
 // More than one batch, in an order that is not the addresses'; live neighbours keep their content.
@@ -448,6 +503,7 @@ int main(void) {
         cmocka_unit_test(purge_waits_for_the_delay_and_gives_memory_back),
         cmocka_unit_test(only_old_spans_are_purged),
         cmocka_unit_test(too_much_is_purged_at_once),
+        cmocka_unit_test(the_budget_is_kept_and_has_an_end),
         cmocka_unit_test(purge_takes_all_and_nothing_else),
         cmocka_unit_test(delivery_takes_over_what_nobody_owns),
         cmocka_unit_test(delivery_refiles_by_occupancy),
