@@ -2,6 +2,7 @@
 
 #include "src/base/fatal.h"
 #include "src/cache/apart.h"
+#include "src/cache/fresh.h"
 #include "src/cache/quarantine.h"
 #include "src/cache/remote.h"
 #include "src/cache/sample_clock.h"
@@ -18,7 +19,7 @@ FIRN_TLS struct cache *firn_cache = &firn_empty_cache;
 
 // Spans looked at in one refill: enough to fill a vector from a badly fragmented class, few enough
 // to stay short.
-enum { REFILL_SPANS = 24, NOISES_PER_PAGE = FIRN_PAGE / sizeof(struct noise) };
+enum { REFILL_SPANS = FRESH_RANGES - 1, NOISES_PER_PAGE = FIRN_PAGE / sizeof(struct noise) };
 
 // What a vector is filled with at first: a page's worth of slots, within bounds.
 enum { FIRST_BYTES = FIRN_PAGE, FIRST_LEAST = 6, FIRST_MOST = 32, FIRST_CAPACITY = 46 };
@@ -159,22 +160,32 @@ static struct span *bin_fullest(struct bin *b) {
     return NULL;
 }
 
+// All that is fetched is half of what was needed so far, and so the most that may be there in vain. Before a bin
+// has needed half of a full vector its slots come page by page: small programs have many cells, and need few
+// slots of each.
+static bool bin_wants_pages(const struct bin *b) {
+    const struct class_info *info = bin_class(b);
+    return info->bytes <= FRESH_SLOT_MOST && b->taken >= info->capacity / 2;
+}
+
 // Moves free slots of `s` into the vector, each to a random place, until it has `target` entries.
 // P-ORDER.
 // Slots are taken in address order, so that a cell that needs few of them touches few pages.
-static void bin_take_slots(struct bin *b, struct span *s, uint32_t target) {
+static void bin_take_slots(struct bin *b, struct span *s, uint32_t target, struct fresh *fresh) {
     uintptr_t base = span_base(s);
     uint32_t bytes = bin_class(b)->bytes;
     struct random_stream *random = &b->cache->noise->stream;
     uint64_t *entries = b->entries;
     uint32_t n = bin_count(b);
     const uint32_t had = n;
+    unsigned last = 0;
     span_set_mesh(s, SPAN_TOUCHED, 0);
     for (unsigned w = 0; w < SPAN_WORDS && n < target; w++) {
         while (s->free[w] != 0 && n < target) {
             unsigned bit = (unsigned)__builtin_ctzll(s->free[w]);
             uint64_t mask = (uint64_t)1 << bit;
             unsigned slot = w * 64 + bit;
+            last = slot;
             uint64_t entry = cache_entry(base + slot * (uintptr_t)bytes, slot);
             entry |= s->virgin[w] & mask ? ENTRY_VIRGIN : 0;
             if (FIRN_UNLIKELY(s->is_torn) && (entry & ENTRY_VIRGIN) == 0) {
@@ -191,6 +202,9 @@ static void bin_take_slots(struct bin *b, struct span *s, uint32_t target) {
     }
     span_note_idle(s, (int64_t)had - n);
     bin_set_count(b, n);
+    if (n > had) {
+        fresh_add(fresh, s, (last + 1) * bytes);
+    }
 }
 
 // Of slots that are put back. Before cache_settle: an empty span takes its slots out of the count.
@@ -321,19 +335,19 @@ FIRN_COLD void cache_pause(struct cache *c, unsigned cell) {
 
 // With the owner's lock.
 // Takes slots until there are `target`, from the fullest span, or from one that nobody owns. False: there is none.
-static bool bin_take_span(struct bin *b, uint32_t target) {
+static bool bin_take_span(struct bin *b, uint32_t target, struct fresh *fresh) {
     struct span *s = bin_fullest(b);
     if (s != NULL) {
         list_remove(&s->links);
     } else if ((s = central_take(b->cell, b->cache, b->cache->number)) == NULL) {
         return false;
     }
-    bin_take_slots(b, s, target);
+    bin_take_slots(b, s, target, fresh);
     bin_file(b, s);
     return true;
 }
 
-static void refill(struct cache *c, unsigned cell) {
+static void refill(struct cache *c, unsigned cell, struct fresh *fresh) {
     struct bin *b = c->bins[cell];
     if (b->stash != 0) {
         bool has_all = b->is_paused && is_stashed(b);
@@ -353,7 +367,7 @@ static void refill(struct cache *c, unsigned cell) {
     uint32_t enough = (target + 1) / 2 > FIRST_LEAST ? (target + 1) / 2 : FIRST_LEAST;
     enough = enough < target ? enough : target;
     for (unsigned i = 0; i < REFILL_SPANS && bin_count(b) < enough; i++) {
-        if (!bin_take_span(b, target)) {
+        if (!bin_take_span(b, target, fresh)) {
             break;
         }
     }
@@ -367,7 +381,7 @@ static void refill(struct cache *c, unsigned cell) {
         quarantine_flush(c);
         bin_flush_mixer(b);
         // What became empty went to central.
-        (void)bin_take_span(b, b->capacity);
+        (void)bin_take_span(b, b->capacity, fresh);
     }
     sample_clock_add(c, bin_count(b) - before);
 }
@@ -376,9 +390,13 @@ FIRN_NOINLINE bool cache_refill(struct cache *c, unsigned cell) {
     if (c->bins[cell] == NULL && bin_make(c, cell) == NULL) {
         return false;
     }
+    struct fresh fresh;
+    fresh.count = 0;
+    fresh.is_wanted = bin_wants_pages(c->bins[cell]);
     owner_lock(c->number);
-    refill(c, cell);
+    refill(c, cell, &fresh);
     owner_unlock(c->number);
+    fresh_populate(&fresh);
     return bin_count(c->bins[cell]) > 0;
 }
 

@@ -104,6 +104,7 @@ static uint32_t probe_page(void *page) {
     if (is_advice_honest(page)) {
         found |= has_guard_marker(page) ? CAP_GUARD_MARKER : 0u;
         found |= madvise(page, FIRN_PAGE, MADV_WIPEONFORK) == 0 ? CAP_WIPE_ON_FORK : 0u;
+        found |= madvise(page, FIRN_PAGE, MADV_POPULATE_WRITE) == 0 ? CAP_POPULATE : 0u;
     }
     found |= has_mremap_keep(page) ? CAP_MREMAP_KEEP : 0u;
     found |= has_noreplace(page) ? CAP_NOREPLACE : 0u;
@@ -138,7 +139,7 @@ static void probe_limits(void) {
 
 void caps_probe(uint32_t mask) {
     int saved = errno;
-    uint32_t found = CAP_FAULT_EVENT | CAP_FAULT_SIGNAL | CAPS_RARE;
+    uint32_t found = CAP_FAULT_EVENT | CAP_FAULT_SIGNAL | (CAPS_RARE & ~(uint32_t)CAP_POPULATE);
     probe_limits();
     void *page = map_trial(FIRN_PAGE, 0, PROT_READ | PROT_WRITE, 0);
     if (page != MAP_FAILED) {

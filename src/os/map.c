@@ -376,6 +376,15 @@ void map_decommit(const struct reservation *r, uintptr_t address, size_t bytes) 
     errno = saved;
 }
 
+// Of one page the call costs more than the fault.
+void map_populate(uintptr_t address, size_t bytes) {
+    int saved = errno;
+    if (bytes > FIRN_PAGE && caps_has(CAP_POPULATE)) {
+        (void)advise(address, bytes, MADV_POPULATE_WRITE);
+    }
+    errno = saved;
+}
+
 // Marker guards need no record. Where the kernel refuses one (locked memory), mprotect may do.
 bool map_mark_guards(uintptr_t address, size_t bytes) {
     return caps_has(CAP_GUARD_MARKER) && advise(address, bytes, MADV_GUARD_INSTALL);

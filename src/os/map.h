@@ -51,6 +51,11 @@ void map_decommit(const struct reservation *r, uintptr_t address, size_t bytes);
 // Drops the physical pages; the range stays accessible and reads as zeros. Preserves errno.
 void map_purge(uintptr_t address, size_t bytes);
 
+// The pages are about to be written to: has the kernel put memory there, by one call where it can. What was not to be
+// had, for whatever reason, comes with the first touch, or that fails as it would have. Content is unchanged.
+// Preserves errno.
+void map_populate(uintptr_t address, size_t bytes);
+
 // Makes pages inaccessible without a VMA split where the kernel can (guard markers), else by
 // mprotect within the VMA budget. False when neither is possible: the caller does without.
 // Guarded pages lose their content.

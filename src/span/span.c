@@ -17,6 +17,9 @@ void span_set_up(struct span *s, unsigned cell, uint64_t secret) {
     }
     const struct class_info *c = span_class(s);
     bool is_fresh = span_state(s) == SPAN_UNUSED;
+    if (span_state(s) != SPAN_DIRTY) {
+        s->reached_bytes = 0;
+    }
     s->secret = secret;
     s->free_count = (uint16_t)c->slots;
     s->bucket = 0;

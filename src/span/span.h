@@ -76,8 +76,11 @@ struct span {
     // Line 2: the slow paths'.
     uint64_t free[SPAN_WORDS];
     uint64_t virgin[SPAN_WORDS]; // subset of `free`: never handed out
+    // Slots that begin at or behind this were in nobody's hand since the span's pages were fresh, or last given back:
+    // pages that begin there are not there. Of others it says nothing.
+    uint32_t reached_bytes;
     // A power of two: the fast paths' way from an address to its descriptor is shorter.
-    uint64_t padding_3[8];
+    uint32_t padding_3[15];
 };
 _Static_assert(sizeof(struct span) == 1 << ROOT_SPAN_SHIFT, "root.c computes with this");
 

@@ -184,6 +184,21 @@ static void purging(const struct round *r) {
     memset(at(range.base), 1, MIB);
 }
 
+static void populating(const struct round *r) {
+    struct reservation range;
+    NEED(map_reserve(&range, MIB, FIRN_PAGE, 47, r->is_sparse) &&
+         map_commit(&range, range.base, MIB));
+    memset(at(range.base), 1, FIRN_PAGE);
+    arm(r);
+    errno = 77;
+    map_populate(range.base, 256 * KIB);
+    NEED(errno == 77);
+    disarm();
+    NEED(*at(range.base) == 1 && *at(range.base + FIRN_PAGE - 1) == 1);
+    NEED(memory_is_zero(at(range.base + FIRN_PAGE), MIB - FIRN_PAGE));
+    memset(at(range.base), 1, MIB);
+}
+
 static void purging_locked(const struct round *r) {
     struct reservation range = committed(r);
     NEED(mlock((void *)range.base, 128 * KIB) == 0);
@@ -345,6 +360,7 @@ BOTH(reserving)
 BOTH(committing)
 BOTH(decommitting)
 ONCE(purging)
+ONCE(populating)
 ONCE(purging_locked)
 GUARDS(guarding)
 GUARDS(unguarding)
@@ -359,14 +375,23 @@ ONCE(describing_sparsely)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(probing_fails),    cmocka_unit_test(reserving_fails),
-        cmocka_unit_test(committing_fails), cmocka_unit_test(decommitting_fails),
-        cmocka_unit_test(purging_fails),    cmocka_unit_test(purging_locked_fails),
-        cmocka_unit_test(guarding_fails),   cmocka_unit_test(unguarding_fails),
-        cmocka_unit_test(moving_fails),     cmocka_unit_test(renewing_fails),
-        cmocka_unit_test(protecting_fails), cmocka_unit_test(advising_fails),
-        cmocka_unit_test(drawing_fails),    cmocka_unit_test(asking_fails),
-        cmocka_unit_test(describing_fails), cmocka_unit_test(describing_sparsely_fails),
+        cmocka_unit_test(probing_fails),
+        cmocka_unit_test(reserving_fails),
+        cmocka_unit_test(committing_fails),
+        cmocka_unit_test(decommitting_fails),
+        cmocka_unit_test(purging_fails),
+        cmocka_unit_test(purging_locked_fails),
+        cmocka_unit_test(populating_fails),
+        cmocka_unit_test(guarding_fails),
+        cmocka_unit_test(unguarding_fails),
+        cmocka_unit_test(moving_fails),
+        cmocka_unit_test(renewing_fails),
+        cmocka_unit_test(protecting_fails),
+        cmocka_unit_test(advising_fails),
+        cmocka_unit_test(drawing_fails),
+        cmocka_unit_test(asking_fails),
+        cmocka_unit_test(describing_fails),
+        cmocka_unit_test(describing_sparsely_fails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

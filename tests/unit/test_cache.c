@@ -3,6 +3,7 @@
 
 #include "src/cache/inspect.h"
 #include "src/heap/heap.h"
+#include "src/os/caps.h"
 #include "src/slab/central.h"
 #include "tests/support/small_case.h"
 
@@ -10,6 +11,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 
@@ -116,6 +118,72 @@ static void memory_is_used_again(void **state) {
         before = now;
     }
     assert_true(before <= (uint64_t)4 * (2000 * 128 + FIRN_QUARANTINE));
+}
+
+// ---- pages ------------------------------------------------------------------------------------
+
+static size_t resident_until(const struct span *s, size_t from, size_t to) {
+    unsigned char pages[64];
+    size_t n = 0;
+    assert_int_equal(mincore((void *)(span_base(s) + from), to - from, pages), 0);
+    for (size_t i = 0; i < (to - from) / FIRN_PAGE; i++) {
+        n += pages[i] & 1;
+    }
+    return n;
+}
+
+// Pages of a cell's spans: those that slots were taken from, those of them that are there, and others that are.
+struct pages {
+    size_t reached, there, beyond;
+};
+
+static struct pages pages_of(unsigned cell) {
+    const struct class_info *info = &FIRN_ROOT.classes[root_cell_class(cell)];
+    struct pages sum = {0, 0, 0};
+    for (uint32_t i = 0; i < firn_regions[cell].committed; i++) {
+        const struct span *s = span_by_index(cell, i);
+        if (span_state(s) != SPAN_UNUSED) {
+            size_t all = (size_t)info->span_mask + 1;
+            size_t reached = (s->reached_bytes + FIRN_PAGE - 1) & ~(size_t)(FIRN_PAGE - 1);
+            sum.reached += reached / FIRN_PAGE;
+            sum.there += reached != 0 ? resident_until(s, 0, reached) : 0;
+            sum.beyond += reached != all ? resident_until(s, reached, all) : 0;
+        }
+    }
+    return sum;
+}
+
+// Nobody writes to what is handed out here. Of a cell that is used little, nothing is fetched beforehand; later no
+// more than what the slots in hand are on. No other test uses these classes.
+static void pages_come_as_the_cell_is_used(void **state) {
+    (void)state;
+    enum { SIZE = 1500, APART = 400, MANY = 2000 };
+    static const uintptr_t here = 0x403000;
+    static const bool may[] = {true, false};
+    for (unsigned i = 0; i < 2; i++) {
+        const size_t size = SIZE + i * APART;
+        unsigned cell = small_cell(size, here);
+        uint32_t bytes = FIRN_ROOT.classes[root_cell_class(cell)].bytes;
+        uint32_t capacity = FIRN_ROOT.classes[root_cell_class(cell)].capacity;
+        if (!may[i]) {
+            caps_forget(CAP_POPULATE);
+        }
+        assert_non_null(heap_alloc(size, here));
+        assert_true(pages_of(cell).there <= (FIRN_CANARY ? 3 : 0));
+        for (unsigned k = 1; k < MANY; k++) {
+            assert_non_null(heap_alloc(size, here));
+        }
+        struct pages now = pages_of(cell);
+        assert_int_equal(now.beyond, 0);
+        assert_true(now.reached * FIRN_PAGE <= 2 * (size_t)MANY * bytes);
+        if (caps_has(CAP_POPULATE)) {
+            assert_true((now.reached - now.there) * FIRN_PAGE <= 2 * (size_t)capacity * bytes);
+        } else if (!FIRN_CANARY && !may[i]) {
+            assert_int_equal(now.there, 0);
+        }
+        small_check();
+    }
+    caps_probe(CAP_ALL);
 }
 
 // ---- the order of slots -----------------------------------------------------------------------
@@ -420,6 +488,7 @@ int main(void) {
         cmocka_unit_test(slots_are_distinct_and_of_the_cell),
         cmocka_unit_test(flushing_gives_everything_to_central),
         cmocka_unit_test(memory_is_used_again),
+        cmocka_unit_test(pages_come_as_the_cell_is_used),
         cmocka_unit_test(neighbours_are_seldom_in_a_row),
         cmocka_unit_test(not_even_in_small_vectors),
         cmocka_unit_test(a_freed_slot_is_not_next),

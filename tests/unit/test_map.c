@@ -232,6 +232,48 @@ static void purge_drops_pages(void **state) {
     munmap((void *)r.base, r.bytes);
 }
 
+static void populates_what_it_can(void **state) {
+    (void)state;
+    static const uint32_t without[] = {CAP_ALL, CAP_ALL & ~(uint32_t)CAP_POPULATE};
+    for (unsigned i = 0; i < 2; i++) {
+        caps_probe(without[i]);
+        size_t there = caps_has(CAP_POPULATE) ? 64 : 0;
+        struct reservation r = reserve(MIB, false);
+        assert_true(map_commit(&r, r.base, MIB));
+        errno = 77;
+        map_populate(r.base, FIRN_PAGE); // one is left to the first touch
+        assert_int_equal(memory_resident_kib(r.base), 0);
+        map_populate(r.base, 64 * KIB);
+        assert_int_equal(errno, 77);
+        assert_int_equal(memory_resident_kib(r.base), there);
+        assert_true(memory_is_zero(at(r.base), MIB));
+        // What is there stays as it is.
+        memset(at(r.base), 1, 8 * KIB);
+        map_populate(r.base, 64 * KIB);
+        assert_int_equal(*at(r.base + 8 * KIB - 1), 1);
+        assert_true(memory_is_zero(at(r.base + 8 * KIB), 56 * KIB));
+        munmap((void *)r.base, r.bytes);
+    }
+}
+
+// The kernel stops at a guard, and refuses what is not mapped: neither is anybody's business.
+static void a_refused_populate_does_no_harm(void **state) {
+    (void)state;
+    struct reservation r = reserve(MIB, false);
+    assert_true(map_commit(&r, r.base, 64 * KIB));
+    assert_true(map_guard(r.base + 16 * KIB, FIRN_PAGE));
+    errno = 77;
+    map_populate(r.base, 64 * KIB);
+    map_populate(r.base + 64 * KIB, 64 * KIB);
+    assert_int_equal(errno, 77);
+    assert_false(memory_can_read(r.base + 16 * KIB));
+    assert_false(memory_can_read(r.base + 64 * KIB));
+    assert_true(memory_is_zero(at(r.base), 16 * KIB));
+    assert_true(map_unguard(r.base + 16 * KIB, FIRN_PAGE));
+    assert_true(memory_is_zero(at(r.base), 64 * KIB));
+    munmap((void *)r.base, r.bytes);
+}
+
 static void purge_drops_locked_pages(void **state) {
     (void)state;
     struct reservation r = reserve(MIB, false);
@@ -481,6 +523,8 @@ int main(void) {
         cmocka_unit_test_setup(commit_is_idempotent, restore_caps),
         cmocka_unit_test_setup(sparse_never_overwrites, restore_caps),
         cmocka_unit_test_setup(purge_drops_pages, restore_caps),
+        cmocka_unit_test_setup(populates_what_it_can, restore_caps),
+        cmocka_unit_test_setup(a_refused_populate_does_no_harm, restore_caps),
         cmocka_unit_test_setup(purge_drops_locked_pages, restore_caps),
         cmocka_unit_test_setup(guards_and_unguards, restore_caps),
         cmocka_unit_test_setup(decommit_and_renew_forget_guards, restore_caps),
