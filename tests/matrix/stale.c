@@ -166,8 +166,8 @@ static int run_write_after_thread(const struct matrix_case *c, int is_wrong) {
     char *p = block(c->size);
     in_thread(matrix_free, p);
     if (is_wrong) {
-        ((char *)opaque(p))[c->count] ^=
-            1; // a link's first byte is the slot's number, which may be any
+        // Changed, not set: a link's first byte is the slot's number, which may be any.
+        ((char *)opaque(p))[c->count] ^= 1;
     }
     churn(c->size);
     return MATRIX_END;
