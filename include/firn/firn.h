@@ -43,7 +43,7 @@ struct firn_stats {
     size_t
         cold_skipped; /* pages that were to be compressed, and were not: did not shrink, or are shared or full */
     size_t cold_cpu_ns;      /* processor time of Firn's two threads for it */
-    const char *cold_engine; /* "event", or "none". Never NULL */
+    const char *cold_engine; /* "event", "signal", or "none". Never NULL */
     const char *cold_reason; /* why there is no better one; NULL: it runs, or nobody asked for it */
 };
 

@@ -1,6 +1,8 @@
 #include "src/cold/claim.h"
 
+#include "src/os/caps.h"
 #include "src/os/fault.h"
+#include "src/os/map.h"
 #include "src/os/missing.h"
 #include "src/span/large.h"
 #include "src/span/large_extent.h"
@@ -73,14 +75,23 @@ void claim_each(claim_look_fn *look) {
     each_large(look);
 }
 
+static const struct class_info *class_at(uintptr_t small) {
+    unsigned cell = (unsigned)((small - FIRN_ROOT.small_base) >> FIRN_ROOT.cell_shift);
+    return &FIRN_ROOT.classes[root_cell_class(cell)];
+}
+
+// Nobody hands its pages to the kernel behind our back.
+static bool is_fit(const struct chunk *c) {
+    return missing_serves_calls() || table_is_large(c->base) ||
+           !fault_may_be_buffer(class_at(c->base)->bytes);
+}
+
 // A number that changes with what is in use; 0: nothing is.
 static uint64_t use_of(uintptr_t from, uintptr_t end, bool *any_meshed) {
     if (table_is_large(from)) {
         return large_fingerprint(from, end);
     }
-    uintptr_t offset = from - FIRN_ROOT.small_base;
-    unsigned cell = (unsigned)(offset >> FIRN_ROOT.cell_shift);
-    const struct class_info *info = &FIRN_ROOT.classes[root_cell_class(cell)];
+    const struct class_info *info = class_at(from);
     uint64_t used = 0;
     for (uintptr_t at = from; at < end; at += (uintptr_t)info->span_mask + 1) {
         const struct span *s = span_of(at);
@@ -97,6 +108,47 @@ static void count_claim(struct chunk *c, uintptr_t end) {
     atomic_fetch_add_explicit(&claimed_chunks, 1, memory_order_relaxed);
 }
 
+// Where a system call would not wait for a page, none is missing: what was never touched, or was given back, gets
+// the page of zeros, here and in page_state_purge. (A call into a new block would fail, libc's own among
+// them.) Order, against who gives pages back: the chunk is claimed first, and filled second; there it is the
+// other way round. Inaccessible pages in between stop the kernel, hence smaller and smaller steps.
+static void fill_holes(uintptr_t from, uintptr_t end) {
+    enum { STEPS = 16 };
+    for (uintptr_t at = from; at < end;) {
+        size_t bytes = (end - at) & ~(FIRN_PAGE * STEPS - 1);
+        bytes = bytes > 0 && (at & (FIRN_PAGE * STEPS - 1)) == 0 ? FIRN_PAGE * STEPS : FIRN_PAGE;
+        if (map_populate_zero(at, bytes) || bytes == FIRN_PAGE) {
+            at += bytes;
+            continue;
+        }
+        for (uintptr_t until = at + bytes; at < until; at += FIRN_PAGE) {
+            (void)!map_populate_zero(at, FIRN_PAGE);
+        }
+    }
+}
+
+// The lesser way: in the moment between, a call may fail.
+static void fill_watched_holes(uintptr_t from, uintptr_t end) {
+    for (uintptr_t at = from; at < end; at += FIRN_PAGE) {
+        (void)missing_fill_zero(MISSING_SELF, at, FIRN_PAGE);
+    }
+}
+
+static bool watch(const struct chunk *c, uintptr_t end) {
+    bool can_fill = !missing_serves_calls() && caps_has(CAP_POPULATE);
+    uintptr_t from = c->base + c->registered;
+    if (can_fill) {
+        fill_holes(from, end);
+    }
+    if (!missing_register(c->base, end - c->base, false)) {
+        return false;
+    }
+    if (!missing_serves_calls() && !can_fill) {
+        fill_watched_holes(from, end);
+    }
+    return true;
+}
+
 // Order, against a merge that begins: claimed first, looked second; fault_stage does it the other way round.
 static bool take_small(struct chunk *c, uintptr_t end) {
     bool any_meshed = false;
@@ -104,7 +156,7 @@ static bool take_small(struct chunk *c, uintptr_t end) {
     if (!fault_is_staged(c->base, CHUNK_BYTES)) {
         (void)use_of(c->base, end, &any_meshed);
         if (!any_meshed && fault_yield(c->base, end - c->base)) {
-            if (missing_register(c->base, end - c->base, false)) {
+            if (watch(c, end)) {
                 count_claim(c, end);
                 return true;
             }
@@ -123,15 +175,20 @@ struct taking {
 // With LOCK_LARGE, and nobody moves anything: who looks whether a chunk is claimed does so with it, too.
 static bool take_large(void *context) {
     const struct taking *t = context;
-    if (!missing_register(t->chunk->base, t->end - t->chunk->base, false)) {
-        return false;
-    }
     atomic_store(&t->chunk->is_claimed, true);
-    count_claim(t->chunk, t->end);
-    return true;
+    bool is_watched = watch(t->chunk, t->end);
+    if (is_watched) {
+        count_claim(t->chunk, t->end);
+    } else {
+        atomic_store(&t->chunk->is_claimed, false);
+    }
+    return is_watched;
 }
 
 bool claim_take(struct chunk *c, uintptr_t end) {
+    if (!is_fit(c)) {
+        return false;
+    }
     if (!table_is_large(c->base)) {
         return take_small(c, end);
     }
@@ -166,8 +223,7 @@ static bool keep_registered(struct chunk *c, uintptr_t end) {
         }
     }
     c->rest /= 2;
-    if (end - c->base > c->registered && yields(c, end) &&
-        missing_register(c->base, end - c->base, false)) {
+    if (end - c->base > c->registered && yields(c, end) && watch(c, end)) {
         c->registered = end - c->base;
     }
     return c->registered != 0;

@@ -15,6 +15,7 @@
 #include "src/os/fault.h"
 #include "src/os/map.h"
 #include "src/os/missing.h"
+#include "src/os/pin.h"
 #include "src/os/strain.h"
 #include "src/os/sys.h"
 #include "src/os/thread.h"
@@ -36,6 +37,10 @@ static _Atomic(const char *) reason;
 
 static void set_phase(enum phase phase) {
     atomic_store_explicit(&process->phase, (int)phase, memory_order_release);
+}
+
+static enum fault_engine engine_now(void) {
+    return missing_serves_calls() ? FAULT_EVENT : FAULT_SIGNAL;
 }
 
 static enum phase phase_now(void) {
@@ -117,11 +122,53 @@ static bool is_kept(uintptr_t address, size_t bytes) {
     return false;
 }
 
+// Under `signal` nothing is away in a parent that forks.
 static bool is_inherited(uintptr_t address, size_t bytes) {
-    return phase_now() != RUNNING && is_kept(address, bytes);
+    return missing_serves_calls() && phase_now() != RUNNING && is_kept(address, bytes);
 }
 
-static const struct page_state_keeper keeper = {release, is_kept, is_inherited};
+// Where a system call does not wait for a page, there shall be one: the page of zeros, from the thread that thaws.
+// Not in a child, where nothing is watched.
+static void refill(uintptr_t address, size_t bytes) {
+    if (phase_now() == RUNNING && !missing_serves_calls()) {
+        for (uintptr_t at = address; at < address + bytes; at += FIRN_PAGE) {
+            if (is_taken(at)) {
+                (void)*(volatile unsigned char *)at;
+            }
+        }
+    }
+}
+
+static const struct page_state_keeper keeper = {release, is_kept, is_inherited, refill};
+
+static void touch(uintptr_t address, size_t bytes) {
+    if (phase_now() == RUNNING) {
+        hint_touch(address, bytes);
+    }
+}
+
+// ---- fork ---------------------------------------------------------------------------------------
+
+static FIRN_TLS unsigned forks_held; // of this thread's forks, those that hold
+
+void cold_before_fork(void) {
+    // Also before it runs: it may at any moment.
+    if (!missing_serves_calls()) {
+        forks_held++;
+        atomic_fetch_add(&table_holds, 1);
+        hint_bring_all_back();
+    }
+}
+
+void cold_after_fork(bool in_child) {
+    if (in_child) {
+        forks_held = 0;
+        atomic_store(&table_holds, 0);
+    } else if (forks_held > 0) {
+        forks_held--;
+        atomic_fetch_sub(&table_holds, 1);
+    }
+}
 
 // ---- start --------------------------------------------------------------------------------------
 
@@ -181,8 +228,12 @@ static void forget_claims(void) {
 
 // The mesher's descriptor, where it will have one, is opened before ours takes anything from it.
 static const char *prepare(void) {
-    if (engine > FAULT_EVENT) {
-        return "only under engine event";
+    if (engine == FAULT_PROTECT) {
+        return "not under engine protect";
+    }
+    // In a static archive nothing is interposed.
+    if (engine == FAULT_SIGNAL && !pin_is_announced()) {
+        return "no pins";
     }
     if (is_rationed()) {
         return "memory is rationed";
@@ -194,7 +245,7 @@ static const char *prepare(void) {
     if (!missing_isolate()) {
         return "no descriptor table of its own";
     }
-    const char *missing = missing_open();
+    const char *missing = missing_open(engine != FAULT_SIGNAL);
     if (missing != NULL) {
         return missing;
     }
@@ -219,6 +270,9 @@ static void run(void) {
         forget_claims();
         fault_set_taken(is_taken);
         page_state_set_keeper(&keeper);
+        if (!missing_serves_calls()) {
+            pin_set_touch(touch);
+        }
         set_phase(RUNNING);
         strain_open();
         why = thread_start(thaw_run) ? NULL : "no thread";
@@ -326,7 +380,7 @@ void cold_stats(struct cold_stats *out) {
     bool is_running = phase_now() == RUNNING;
     cold_store_figures(&s);
     *out = (struct cold_stats){
-        .engine = is_running ? "event" : "none",
+        .engine = is_running ? fault_engine_name(engine_now()) : "none",
         .reason = atomic_load_explicit(&reason, memory_order_acquire),
         .staged = f.staged,
         .frozen = f.frozen,

@@ -24,12 +24,17 @@
 // `most_bytes`: as cold_store_choose.
 void cold_choose(bool is_on, uint64_t after_ms, unsigned seal, uint64_t most_bytes);
 
-// Of the engines of os/fault.h: one other than `event` keeps it off. Likewise.
+// Of the engines of os/fault.h: `protect` keeps it off, and `signal` has to be asked for. Likewise.
 void cold_choose_engine(enum fault_engine engine);
 
 // To be called now and then, by a thread that holds no lock and can afford the start of one: starts the
 // cold tier, once in each process. May allocate. Preserves errno.
 void cold_upkeep(void);
+
+// Around a fork, in any thread, with any lock: where nobody tells Firn's threads of a child, all that is away
+// comes back first, and nothing goes until the child is there. Pairs, one in the other perhaps.
+void cold_before_fork(void);
+void cold_after_fork(bool in_child);
 
 // firn_hint_cold and its like (firn.h). The caller holds no lock. errno is preserved, but for ENOMEM of
 // cold_exclude.
@@ -40,7 +45,7 @@ void cold_thaw_all(void);
 
 enum { COLD_TIMES = 24 };
 struct cold_stats {
-    const char *engine; // "event"; "none" before it runs
+    const char *engine; // "event", "signal"; "none" before it runs
     const char *reason; // why not: NULL when it runs, or was not asked for
     uint64_t staged, frozen, zeros, poor, spared, refused, full; // pages, so far (freeze.h)
     uint64_t thaws, returns, fetched, filled, forks;             // likewise (thaw.h)

@@ -140,7 +140,9 @@ static uint64_t judge(struct chunk *c, uintptr_t address, uint32_t n,
         uintptr_t at = address + ((uintptr_t)i << FIRN_PAGE_SHIFT);
         struct cold_page *p = table_page(c, at);
         track(p, at);
-        bool is_hot = run->is_written || take_bit(c->wanted, table_index(c, at));
+        // What is not in use may be at any moment, and is new then.
+        bool is_hot =
+            run->is_written || take_bit(c->wanted, table_index(c, at)) || !claim_is_in_use(at);
         p->idle = is_hot || !run->is_plain ? 0 : (uint8_t)(p->idle + (p->idle < 255));
         wanted |= (uint64_t)is_wanted(c, at) << i;
     }
@@ -225,6 +227,9 @@ static bool conclude(struct chunk *c, uintptr_t address, enum cold_put put, stru
     case COLD_ZERO:
         p->holds = HOLDS_NOTHING;
         table_count_away(c, -1);
+        if (!missing_serves_calls()) { // see claim.c
+            (void)missing_fill_zero(MISSING_SELF, address, FIRN_PAGE);
+        }
         (void)!page_state_move(address, PAGE_STAGED, PAGE_FRESH);
         count(&figures.zeros, 1);
         return true;

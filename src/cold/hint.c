@@ -1,6 +1,7 @@
 #include "src/cold/hint.h"
 
 #include "src/base/align.h"
+#include "src/cold/claim.h"
 #include "src/cold/table.h"
 #include "src/meta/page_state.h"
 #include "src/meta/root.h"
@@ -98,6 +99,44 @@ bool hint_exclude(uintptr_t address, size_t bytes) {
         }
     }
     return is_done;
+}
+
+// Behind `limit` there is nothing, not even a descriptor.
+static void touch_in_chunk(uintptr_t from, uintptr_t until, uintptr_t limit) {
+    for (uintptr_t at = from; at < until && at < limit; at += FIRN_PAGE) {
+        if (claim_is_in_use(at)) {
+            (void)*(volatile unsigned char *)at;
+            bring_back(at);
+        }
+    }
+}
+
+// Not only what is away: nothing may be there for other reasons, after a MADV_FREE of the program's for one.
+void hint_touch(uintptr_t address, size_t bytes) {
+    struct range r = clip(address, bytes, false);
+    for (uintptr_t at = r.from, next; at < r.until; at = next) {
+        struct chunk *c = table_find(at);
+        next = (at | (CHUNK_BYTES - 1)) + 1;
+        if (c != NULL && atomic_load(&c->is_claimed)) {
+            // (Of large blocks everything can be asked for, and the end only with a lock.)
+            touch_in_chunk(at, next < r.until ? next : r.until,
+                           table_is_large(c->base) ? UINTPTR_MAX : claim_end(c));
+        }
+    }
+}
+
+static void bring_chunk_back(const struct chunk *c) {
+    for (unsigned i = 0; i < CHUNK_PAGES; i++) {
+        bring_back(c->base + ((uintptr_t)i << FIRN_PAGE_SHIFT));
+    }
+}
+
+void hint_bring_all_back(void) {
+    for (struct chunk *c = table_first(); c != NULL; c = c->next) {
+        if (atomic_load(&c->away) > 0) {
+            bring_chunk_back(c);
+        }
+    }
 }
 
 void hint_forget(uintptr_t page) {

@@ -20,6 +20,11 @@ void hint_hot(uintptr_t address, size_t bytes);
 // All pages of the range, likewise: back now, and not away again before they are released. False: no memory
 // to note it, for some of them.
 bool hint_exclude(uintptr_t address, size_t bytes) FIRN_CHECKED;
+// A system call is about to touch the range, whatever is in it: all pages of live blocks in it are back now. Any
+// thread; signal-safe.
+void hint_touch(uintptr_t address, size_t bytes);
+// All that is away is back now, and nothing goes while table_holds is what the caller made it. Signal-safe.
+void hint_bring_all_back(void);
 // No more excluded: the page was given back. Any thread, with locks.
 void hint_forget(uintptr_t page);
 

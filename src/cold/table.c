@@ -17,6 +17,7 @@ static _Atomic(struct leaf *) leaves[1 << ROOT_BITS];
 static _Atomic(struct chunk *) first;
 
 struct lock cold_lock = LOCK_INIT(LOCK_COLD);
+_Atomic uint32_t table_holds;
 
 static uintptr_t number_of(uintptr_t address) {
     uintptr_t offset = address - FIRN_ROOT.data.base;

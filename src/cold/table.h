@@ -80,9 +80,9 @@ FIRN_INLINE uint32_t table_away(const struct chunk *c) {
     return atomic_load_explicit(&c->away, memory_order_relaxed);
 }
 
-// With cold_lock.
+// With cold_lock; before the page is marked, so that a chunk with none has none that is about to go.
 FIRN_INLINE void table_count_away(struct chunk *c, int more) {
-    atomic_fetch_add_explicit(&c->away, (uint32_t)more, memory_order_relaxed);
+    atomic_fetch_add(&c->away, (uint32_t)more);
 }
 
 // With cold_lock. The page is not to be taken away for a while, longer each time.
@@ -108,6 +108,10 @@ FIRN_INLINE bool table_has_excluded(struct chunk *c) {
     }
     return any != 0;
 }
+
+// While anybody holds, no page goes that is not away yet. Sequentially consistent: who marks a page as
+// staged looks at the holds afterwards, and who holds at the pages: one of the two sees the other.
+extern _Atomic uint32_t table_holds;
 
 FIRN_INLINE bool table_is_large(uintptr_t address) {
     return address - FIRN_ROOT.small_base >= FIRN_ROOT.small_bytes;

@@ -5,6 +5,7 @@
 #include "src/cold/thaw.h"
 #include "src/meta/page_state.h"
 #include "src/os/missing.h"
+#include "src/os/pin.h"
 
 enum { BATCH = 64 };
 
@@ -30,25 +31,38 @@ static void refuse(struct chunk *c, uintptr_t address) {
     count(&refused, 1);
 }
 
+// Asked after the page was marked: see hint_exclude, table_holds and pin_enter.
+static bool is_needed(struct chunk *c, uintptr_t address) {
+    return table_is_excluded(c, address) || atomic_load(&table_holds) > 0 ||
+           (!missing_serves_calls() && pin_is_any(address, FIRN_PAGE));
+}
+
 // With cold_lock. How many of the pages were marked, from the first on. A page is THAWING until it was moved: who
 // releases it waits so long. Or its memory could be in use again by then, and what was written there would be
 // moved away.
+static bool mark_one(struct chunk *c, uintptr_t address, uint32_t slot) {
+    struct cold_page *p = table_page(c, address);
+    (void)!page_state_move(address, PAGE_RESIDENT, PAGE_TRACKED);
+    if (p->holds != HOLDS_NOTHING || !page_state_move(address, PAGE_TRACKED, PAGE_STAGED) ||
+        !page_state_move(address, PAGE_STAGED, PAGE_THAWING)) {
+        return false;
+    }
+    if (is_needed(c, address)) {
+        FIRN_ENSURE(page_state_move(address, PAGE_THAWING, PAGE_RESIDENT));
+        return false;
+    }
+    p->at.slot = slot;
+    p->holds = HOLDS_SLOT;
+    return true;
+}
+
 static uint32_t mark_staged(struct chunk *c, uintptr_t address, uint32_t n, uint32_t slot) {
     for (uint32_t i = 0; i < n; i++) {
-        uintptr_t at = address + ((uintptr_t)i << FIRN_PAGE_SHIFT);
-        struct cold_page *p = table_page(c, at);
-        (void)!page_state_move(at, PAGE_RESIDENT, PAGE_TRACKED);
-        if (p->holds != HOLDS_NOTHING || !page_state_move(at, PAGE_TRACKED, PAGE_STAGED) ||
-            !page_state_move(at, PAGE_STAGED, PAGE_THAWING)) {
-            return i;
-        }
-        if (table_is_excluded(c, at)) { // after it was marked: see hint_exclude
-            FIRN_ENSURE(page_state_move(at, PAGE_THAWING, PAGE_RESIDENT));
-            return i;
-        }
-        p->at.slot = slot + i;
-        p->holds = HOLDS_SLOT;
         table_count_away(c, 1);
+        if (!mark_one(c, address + ((uintptr_t)i << FIRN_PAGE_SHIFT), slot + i)) {
+            table_count_away(c, -1);
+            return i;
+        }
     }
     return n;
 }

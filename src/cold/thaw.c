@@ -160,7 +160,9 @@ static void fetch_around(struct chunk *c, uintptr_t address, uint64_t now_ns) {
 
 // Nothing is away here, and something is missing: it was given back, or never used.
 static void give_zeros(int who, struct chunk *c, uintptr_t address) {
-    uintptr_t end = (address & ~(uintptr_t)(ZERO_BYTES - 1)) + ZERO_BYTES;
+    // Where a system call would not wait, all of what was given back is touched at once: see cold.c, refill.
+    uintptr_t step = missing_serves_calls() ? ZERO_BYTES : CHUNK_BYTES;
+    uintptr_t end = (address & ~(step - 1)) + step;
     uintptr_t at = address + FIRN_PAGE;
     while (at < end && page_state_get(at) != PAGE_STAGED && page_state_get(at) != PAGE_FROZEN) {
         at += FIRN_PAGE;

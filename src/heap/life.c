@@ -88,12 +88,17 @@ static FIRN_TLS unsigned forks;
 // shared structures, so the child finds them whole. Other threads' caches are not covered: they are
 // abandoned in the child and their spans recovered (central_rebuild_if_due).
 static void before_fork(void) {
+    if (!lock_is_any_held()) {
+        life_start(); // so that what is held here and what is let go afterwards are the same
+    }
+    if (firn_has_cold_upkeep) {
+        cold_before_fork();
+    }
     // A signal handler that interrupted this thread under a lock, and forks, would wait for itself.
     // Its child counts as one of a raw clone.
     if (lock_is_any_held()) {
         return;
     }
-    life_start(); // so that what is held here and what is let go afterwards are the same
     if (!life_has_started() || forks++ > 0) {
         return;
     }
@@ -108,6 +113,9 @@ static void before_fork(void) {
 }
 
 static void after_fork_in_parent(void) {
+    if (firn_has_cold_upkeep) {
+        cold_after_fork(false);
+    }
     if (forks == 0 || --forks > 0) {
         return;
     }
@@ -122,6 +130,9 @@ static void after_fork_in_parent(void) {
 
 static void in_child(bool other_threads_inside) {
     fault_after_fork_in_child(); // first: it holds what acts on the parent
+    if (firn_has_cold_upkeep) {
+        cold_after_fork(true);
+    }
     if (forks > 0) {
         forks = 0;
         lock_set_all_held(false);
@@ -144,6 +155,8 @@ static void after_fork_in_child(void) {
     // whole again when the handler returns, and life_check_fork then sees to the rest.
     if (life_has_started() && (forks > 0 || same_process == NULL)) {
         in_child(forks == 0);
+    } else if (firn_has_cold_upkeep) {
+        cold_after_fork(true);
     }
 }
 

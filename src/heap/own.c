@@ -32,5 +32,7 @@ bool own_take(uintptr_t address, size_t bytes) {
 void own_drop(uintptr_t address, size_t bytes) {
     if (page_state_is_inherited(address, bytes)) {
         page_state_purge(address, bytes);
+    } else {
+        page_state_refill(address, bytes);
     }
 }

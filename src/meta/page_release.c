@@ -36,6 +36,13 @@ bool page_state_is_inherited(uintptr_t address, size_t bytes) {
     return FIRN_UNLIKELY(k != NULL) && k->is_inherited(address, bytes);
 }
 
+void page_state_refill(uintptr_t address, size_t bytes) {
+    const struct page_state_keeper *k = atomic_load_explicit(&keeper, memory_order_acquire);
+    if (FIRN_UNLIKELY(k != NULL)) {
+        k->refill(address, bytes);
+    }
+}
+
 static bool is_away(uintptr_t page) {
     enum page_state state = page_state_get(page);
     return state == PAGE_STAGED || state == PAGE_FROZEN || state == PAGE_THAWING;
@@ -64,9 +71,18 @@ void page_state_purge(uintptr_t address, size_t bytes) {
         purge_inherited(address, bytes);
     } else {
         map_purge(address, bytes);
+        page_state_refill(address, bytes);
     }
 }
 
 bool page_state_guard(uintptr_t address, size_t bytes) {
     return !page_state_is_inherited(address, bytes) && map_guard(address, bytes);
+}
+
+bool page_state_unguard(uintptr_t address, size_t bytes) {
+    bool is_open = map_unguard(address, bytes);
+    if (is_open) {
+        page_state_refill(address, bytes);
+    }
+    return is_open;
 }

@@ -74,12 +74,20 @@ void page_state_purge(uintptr_t address, size_t bytes);
 // map_guard, where it would hold. Nothing is released.
 bool page_state_guard(uintptr_t address, size_t bytes) FIRN_CHECKED;
 
+// The pages, which can be accessed, may have lost what was in them other than by page_state_purge: they are made to
+// hold something.
+void page_state_refill(uintptr_t address, size_t bytes);
+// map_unguard.
+bool page_state_unguard(uintptr_t address, size_t bytes) FIRN_CHECKED;
+
 // Who keeps pages that are away. Set once, before the first page goes. `may_wait`: else false where it
-// would have to.
+// would have to. `refill`: nothing is in the range any more, and something shall be before a system call
+// meets it.
 struct page_state_keeper {
     bool (*release)(uintptr_t address, size_t bytes, bool may_wait);
     bool (*is_kept)(uintptr_t address, size_t bytes);
     bool (*is_inherited)(uintptr_t address, size_t bytes);
+    void (*refill)(uintptr_t address, size_t bytes);
 };
 void page_state_set_keeper(const struct page_state_keeper *keeper);
 

@@ -239,10 +239,20 @@ bool fault_start(uintptr_t address, size_t bytes) {
     return is_started;
 }
 
+// What is asked for, plus what hardening adds: at most a size class more.
+bool fault_may_be_buffer(size_t slot_bytes) {
+    static const size_t buffers[] = {1024, 4096, 8192};
+    bool is_one = false;
+    for (unsigned i = 0; i < sizeof buffers / sizeof buffers[0]; i++) {
+        is_one |= slot_bytes >= buffers[i] && slot_bytes <= buffers[i] + buffers[i] / 4;
+    }
+    return is_one;
+}
+
 bool fault_can_hold(size_t slot_bytes) {
     enum fault_engine engine = fault_engine();
     bool is_stack = slot_bytes >= FAULT_STACK_LEAST && engine == FAULT_PROTECT;
-    bool is_buffer = (slot_bytes == 4096 || slot_bytes == 1024) && engine != FAULT_EVENT;
+    bool is_buffer = engine != FAULT_EVENT && fault_may_be_buffer(slot_bytes);
     return engine != FAULT_NONE && !is_stack && !is_buffer;
 }
 

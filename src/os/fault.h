@@ -53,9 +53,11 @@ const char *fault_engine_name(enum fault_engine engine);
 
 // Whether pages of slots of so many bytes may be staged at all. Under `protect`, none that could hold a
 // stack: the kernel would have to put the signal's frame there. Under `signal` and `protect`, none that
-// libc hands to the kernel behind our back, which would fail with EFAULT: the buffers of its streams,
-// of 4,096 bytes, or 1,024 for terminals and /proc.
+// libc hands to the kernel behind our back, which would fail with EFAULT.
 bool fault_can_hold(size_t slot_bytes);
+// The buffers of libc's streams: of the file's block size, but 8,192 bytes at most: 4,096, or 1,024 for
+// terminals and /proc.
+bool fault_may_be_buffer(size_t slot_bytes);
 
 // From here until fault_publish or fault_release nobody can change the range, which lies in that of
 // fault_start, is mapped readable and writable, and is not staged. Every write that others made

@@ -385,6 +385,13 @@ void map_populate(uintptr_t address, size_t bytes) {
     errno = saved;
 }
 
+bool map_populate_zero(uintptr_t address, size_t bytes) {
+    int saved = errno;
+    bool is_done = advise(address, bytes, MADV_POPULATE_READ);
+    errno = saved;
+    return is_done;
+}
+
 // Marker guards need no record. Where the kernel refuses one (locked memory), mprotect may do.
 bool map_mark_guards(uintptr_t address, size_t bytes) {
     return caps_has(CAP_GUARD_MARKER) && advise(address, bytes, MADV_GUARD_INSTALL);

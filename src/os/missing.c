@@ -7,11 +7,15 @@
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#ifndef UFFD_USER_MODE_ONLY // Linux 5.11
+#define UFFD_USER_MODE_ONLY 1
+#endif
 #ifndef UFFD_FEATURE_WP_UNPOPULATED // Linux 6.4
 #define UFFD_FEATURE_WP_UNPOPULATED (1 << 13)
 #endif
@@ -62,6 +66,7 @@ struct pm_scan_arg {
 
 static int self = -1, pagemap = -1;
 static bool sees_forks;
+static atomic_bool serves_calls;
 
 // Not libc's, which is exported by us too.
 static long control(int fd, unsigned long request, void *argument) {
@@ -101,6 +106,10 @@ void missing_open_error(void) {
     }
 }
 
+static int open_for_threads(void) {
+    return (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+}
+
 static int open_full(void) {
     long fd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
     if (fd >= 0) {
@@ -121,8 +130,8 @@ static bool agree_on(int fd, uint64_t features) {
 }
 
 // A refused agreement may leave the descriptor unusable: each try has a new one.
-static int open_with(uint64_t features) {
-    int fd = open_full();
+static int open_with(bool is_event, uint64_t features) {
+    int fd = is_event ? open_full() : open_for_threads();
     if (fd >= 0 && !agree_on(fd, features)) {
         syscall(SYS_close, fd);
         fd = -1;
@@ -130,19 +139,22 @@ static int open_with(uint64_t features) {
     return fd;
 }
 
-const char *missing_open(void) {
+const char *missing_open(bool is_event) {
     const uint64_t needed = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_UNPOPULATED |
                             UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_MOVE;
-    int fd = caps_has(CAP_FAULT_EVENT) ? open_full() : -1;
+    bool may = caps_has(is_event ? CAP_FAULT_EVENT : CAP_FAULT_SIGNAL);
+    int fd = may ? is_event ? open_full() : open_for_threads() : -1;
     if (fd < 0) {
-        return "no userfaultfd that serves system calls";
+        return is_event ? "no userfaultfd that serves system calls" : "no userfaultfd";
     }
     syscall(SYS_close, fd);
-    self = open_with(needed | UFFD_FEATURE_EVENT_FORK);
-    sees_forks = self >= 0;
+    self = open_with(is_event, needed | (is_event ? UFFD_FEATURE_EVENT_FORK : 0));
+    sees_forks = is_event && self >= 0;
     if (self < 0) {
-        return open_with(needed) < 0 ? "the kernel cannot move pages" : "no events of forks";
+        return !is_event || open_with(true, needed) < 0 ? "the kernel cannot move pages"
+                                                        : "no events of forks";
     }
+    atomic_store_explicit(&serves_calls, is_event, memory_order_release);
     pagemap = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
     if (pagemap < 0) {
         missing_close();
@@ -163,6 +175,10 @@ void missing_close(void) {
 
 bool missing_sees_forks(void) {
     return sees_forks;
+}
+
+bool missing_serves_calls(void) {
+    return atomic_load_explicit(&serves_calls, memory_order_acquire);
 }
 
 bool missing_register(uintptr_t address, size_t bytes, bool is_moved_to) {

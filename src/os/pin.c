@@ -12,6 +12,7 @@ static _Atomic uint32_t whole;      // calls that found no entry
 
 static FIRN_TLS struct pin_slot *mine;
 static atomic_bool is_announced;
+static _Atomic(pin_touch_fn *) touch_pages;
 
 void pin_announce(void) {
     atomic_store_explicit(&is_announced, true, memory_order_release);
@@ -19,6 +20,21 @@ void pin_announce(void) {
 
 bool pin_is_announced(void) {
     return atomic_load_explicit(&is_announced, memory_order_acquire);
+}
+
+void pin_set_touch(pin_touch_fn *touch) {
+    atomic_store_explicit(&touch_pages, touch, memory_order_release);
+}
+
+bool pin_needs_touch(void) {
+    return atomic_load_explicit(&touch_pages, memory_order_acquire) != NULL;
+}
+
+void pin_touch(uintptr_t address, size_t bytes) {
+    pin_touch_fn *touch = atomic_load_explicit(&touch_pages, memory_order_acquire);
+    if (touch != NULL) {
+        touch(address, bytes);
+    }
 }
 
 // A thread that ended, perhaps by cancellation in the middle of a call, leaves its slot as it was.

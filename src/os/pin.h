@@ -1,6 +1,7 @@
-// Which memory system calls of the program may be writing to right now. Under the engines `signal` and
-// `protect` a system call that writes to a staged page fails with EFAULT: so the exported calls pin what
-// they hand to the kernel, and fault_stage leaves it alone. (Under `event` the kernel waits by itself.)
+// Which memory system calls of the program may be at right now. Under the engines `signal` and `protect` a
+// system call that writes to a staged page, or touches one that the cold tier took away, fails with EFAULT: so
+// the exported calls pin what they hand to the kernel, and fault_stage and the cold tier leave it alone.
+// (Under `event` the kernel waits by itself.)
 //
 // Not seen: calls made past libc's exported functions, by libc itself among them. See
 // fault_can_hold_buffers.
@@ -14,7 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { PIN_SLOTS = 512, PIN_DEPTH = 3 };
+enum { PIN_SLOTS = 512, PIN_DEPTH = 7 };
 
 // One thread's. Depth: a signal handler may make calls while a call is under way.
 struct pin_slot {
@@ -24,7 +25,8 @@ struct pin_slot {
         _Atomic size_t bytes; // 0: not in use
     } entries[PIN_DEPTH];
 };
-_Static_assert(sizeof(struct pin_slot) == FIRN_CACHE_LINE, "a thread writes to a line of its own");
+_Static_assert(sizeof(struct pin_slot) == 2 * FIRN_CACHE_LINE,
+               "a thread writes to lines of its own");
 
 // Somebody pins: the exported calls are in the process. Else the engines that need it are not used.
 void pin_announce(void);
@@ -36,6 +38,13 @@ bool pin_is_announced(void);
 // everything from being staged.
 unsigned pin_enter(uintptr_t address, size_t bytes);
 void pin_leave(unsigned pin);
+
+// Pages of the heap may be away, and `touch` brings those of the range back that are; for large blocks, too. Once.
+typedef void pin_touch_fn(uintptr_t address, size_t bytes);
+void pin_set_touch(pin_touch_fn *touch);
+// Whether it was set in this process; and does it, if so. For a range that is pinned.
+bool pin_needs_touch(void);
+void pin_touch(uintptr_t address, size_t bytes);
 
 // Whether any thread but those that ended pins a part of the range. Sequentially consistent with
 // pin_enter: one of the two sees the other.

@@ -4,6 +4,9 @@
 // Programs install filters by prctl, or by syscall, for which libc has no function. Both do what libc's do.
 // A program that does it in assembly of its own is not noticed.
 //
+// By syscall programs fork, too (clone, clone3, fork): what libc's handlers would do of Firn's is done for them, where
+// the child goes on with the stack of its parent. Where it has another one, the child is one that no handler saw.
+//
 // Not in the archive, where libc's own definitions may be linked in, too.
 #include "src/base/compiler.h"
 #include "src/base/fatal.h"
@@ -15,6 +18,7 @@
 #include "src/os/sys.h"
 #include "src/os/thread.h"
 
+#include <linux/sched.h>
 #include <linux/seccomp.h>
 #include <stdarg.h>
 #include <sys/prctl.h>
@@ -46,78 +50,168 @@ bool firn_notice_call(long number, long first, long second) {
     return is_strict;
 }
 
+enum clone_kind { CLONE_OTHER, CLONE_FORK, CLONE_ELSEWHERE };
+int firn_before_clone(long number, uint64_t first, uint64_t second);
+void firn_after_clone(long result, int kind);
+
+static int kind_of(uint64_t flags, uint64_t stack) {
+    const uint64_t shared = CLONE_VM | CLONE_SETTLS;
+    return (flags & shared) != 0 ? CLONE_OTHER : stack == 0 ? CLONE_FORK : CLONE_ELSEWHERE;
+}
+
+int firn_before_clone(long number, uint64_t first, uint64_t second) {
+    int kind;
+    if (number == SYS_clone3) {
+        // The kernel refuses what is shorter.
+        const struct clone_args *a =
+            (const struct clone_args *)first; // NOLINT(performance-no-int-to-ptr)
+        kind = second >= CLONE_ARGS_SIZE_VER0 ? kind_of(a->flags, a->stack) : CLONE_OTHER;
+    } else {
+        kind = number == SYS_fork ? CLONE_FORK : kind_of(first, second);
+    }
+    if (kind == CLONE_FORK) {
+        life_begin_fork();
+    } else if (kind == CLONE_ELSEWHERE && firn_has_cold_upkeep) {
+        cold_before_fork();
+    }
+    return kind;
+}
+
+// In the child, too, but not on a stack that only it has.
+void firn_after_clone(long result, int kind) {
+    if (kind == CLONE_FORK) {
+        life_end_fork(result == 0);
+    } else if (result != 0 && firn_has_cold_upkeep) {
+        cold_after_fork(false);
+    }
+}
+
 #if !defined(__x86_64__)
 #error "syscall is written for x86-64"
 #endif
 _Static_assert(SYS_seccomp == 317 && SYS_prctl == 157, "the assembly has the numbers");
+_Static_assert(SYS_clone == 56 && SYS_fork == 57 && SYS_clone3 == 435 && CLONE_ELSEWHERE == 2,
+               "likewise");
 // Nothing stands on the stack while the kernel has the call: a new thread or process may return from it, too.
-__asm__(".text\n"
-        ".globl syscall\n"
-        ".type syscall, @function\n"
-        ".p2align 4\n"
-        "syscall:\n"
-        "    .cfi_startproc\n"
-        "    endbr64\n"
-        "    cmpq $317, %rdi\n"
-        "    je 1f\n"
-        "    cmpq $157, %rdi\n"
-        "    jne 2f\n"
-        "1:  pushq %rdi\n"
-        "    pushq %rsi\n"
-        "    pushq %rdx\n"
-        "    pushq %rcx\n"
-        "    pushq %r8\n"
-        "    pushq %r9\n"
-        "    subq $8, %rsp\n"
-        "    .cfi_adjust_cfa_offset 56\n"
-        "    call firn_notice_call\n"
-        "    addq $8, %rsp\n"
-        "    popq %r9\n"
-        "    popq %r8\n"
-        "    popq %rcx\n"
-        "    popq %rdx\n"
-        "    popq %rsi\n"
-        "    popq %rdi\n"
-        "    .cfi_adjust_cfa_offset -56\n"
-        "    testb %al, %al\n"
-        "    jnz 4f\n"
-        "2:  movq %rdi, %rax\n"
-        "    movq %rsi, %rdi\n"
-        "    movq %rdx, %rsi\n"
-        "    movq %rcx, %rdx\n"
-        "    movq %r8, %r10\n"
-        "    movq %r9, %r8\n"
-        "    movq 8(%rsp), %r9\n"
-        "    syscall\n"
-        "    cmpq $-4095, %rax\n"
-        "    jae 3f\n"
-        "    ret\n"
-        "3:  negl %eax\n"
-        "    pushq %rax\n"
-        "    .cfi_adjust_cfa_offset 8\n"
-        "    call *__errno_location@GOTPCREL(%rip)\n"
-        "    popq %rcx\n"
-        "    .cfi_adjust_cfa_offset -8\n"
-        "    movl %ecx, (%rax)\n"
-        "    movq $-1, %rax\n"
-        "    ret\n"
-        // Three arguments at most; and no process or thread more that returns from it.
-        "4:  movq %rdi, %rax\n"
-        "    movq %rsi, %rdi\n"
-        "    movq %rdx, %rsi\n"
-        "    movq %rcx, %rdx\n"
-        "    syscall\n"
-        "    testq %rax, %rax\n"
-        "    jnz 3b\n"
-        "    subq $8, %rsp\n"
-        "    .cfi_adjust_cfa_offset 8\n"
-        "    call sys_go_mute\n"
-        "    addq $8, %rsp\n"
-        "    .cfi_adjust_cfa_offset -8\n"
-        "    xorl %eax, %eax\n"
-        "    ret\n"
-        "    .cfi_endproc\n"
-        ".size syscall, . - syscall\n");
+__asm__(
+    ".text\n"
+    ".globl syscall\n"
+    ".type syscall, @function\n"
+    ".p2align 4\n"
+    "syscall:\n"
+    "    .cfi_startproc\n"
+    "    endbr64\n"
+    "    cmpq $317, %rdi\n"
+    "    je 1f\n"
+    "    cmpq $157, %rdi\n"
+    "    je 1f\n"
+    "    cmpq $56, %rdi\n"
+    "    je 5f\n"
+    "    cmpq $57, %rdi\n"
+    "    je 5f\n"
+    "    cmpq $435, %rdi\n"
+    "    je 5f\n"
+    "    jmp 2f\n"
+    "1:  pushq %rdi\n"
+    "    pushq %rsi\n"
+    "    pushq %rdx\n"
+    "    pushq %rcx\n"
+    "    pushq %r8\n"
+    "    pushq %r9\n"
+    "    subq $8, %rsp\n"
+    "    .cfi_adjust_cfa_offset 56\n"
+    "    call firn_notice_call\n"
+    "    addq $8, %rsp\n"
+    "    popq %r9\n"
+    "    popq %r8\n"
+    "    popq %rcx\n"
+    "    popq %rdx\n"
+    "    popq %rsi\n"
+    "    popq %rdi\n"
+    "    .cfi_adjust_cfa_offset -56\n"
+    "    testb %al, %al\n"
+    "    jnz 4f\n"
+    "2:  movq %rdi, %rax\n"
+    "    movq %rsi, %rdi\n"
+    "    movq %rdx, %rsi\n"
+    "    movq %rcx, %rdx\n"
+    "    movq %r8, %r10\n"
+    "    movq %r9, %r8\n"
+    "    movq 8(%rsp), %r9\n"
+    "    syscall\n"
+    "    cmpq $-4095, %rax\n"
+    "    jae 3f\n"
+    "    ret\n"
+    "3:  negl %eax\n"
+    "    pushq %rax\n"
+    "    .cfi_adjust_cfa_offset 8\n"
+    "    call *__errno_location@GOTPCREL(%rip)\n"
+    "    popq %rcx\n"
+    "    .cfi_adjust_cfa_offset -8\n"
+    "    movl %ecx, (%rax)\n"
+    "    movq $-1, %rax\n"
+    "    ret\n"
+    // Three arguments at most; and no process or thread more that returns from it.
+    "4:  movq %rdi, %rax\n"
+    "    movq %rsi, %rdi\n"
+    "    movq %rdx, %rsi\n"
+    "    movq %rcx, %rdx\n"
+    "    syscall\n"
+    "    testq %rax, %rax\n"
+    "    jnz 3b\n"
+    "    subq $8, %rsp\n"
+    "    .cfi_adjust_cfa_offset 8\n"
+    "    call sys_go_mute\n"
+    "    addq $8, %rsp\n"
+    "    .cfi_adjust_cfa_offset -8\n"
+    "    xorl %eax, %eax\n"
+    "    ret\n"
+    // Five arguments at most: the kind is kept in the register of the sixth, which the kernel keeps. The child
+    // that has another stack makes no use of it.
+    "5:  pushq %rdi\n"
+    "    pushq %rsi\n"
+    "    pushq %rdx\n"
+    "    pushq %rcx\n"
+    "    pushq %r8\n"
+    "    pushq %r9\n"
+    "    subq $8, %rsp\n"
+    "    .cfi_adjust_cfa_offset 56\n"
+    "    call firn_before_clone\n"
+    "    addq $8, %rsp\n"
+    "    popq %r9\n"
+    "    popq %r8\n"
+    "    popq %rcx\n"
+    "    popq %rdx\n"
+    "    popq %rsi\n"
+    "    popq %rdi\n"
+    "    .cfi_adjust_cfa_offset -56\n"
+    "    movl %eax, %r11d\n"
+    "    movq %rdi, %rax\n"
+    "    movq %rsi, %rdi\n"
+    "    movq %rdx, %rsi\n"
+    "    movq %rcx, %rdx\n"
+    "    movq %r8, %r10\n"
+    "    movq %r9, %r8\n"
+    "    movq %r11, %r9\n"
+    "    syscall\n"
+    "    testq %r9, %r9\n"
+    "    jz 7f\n"
+    "    cmpq $2, %r9\n"
+    "    jne 6f\n"
+    "    testq %rax, %rax\n"
+    "    jz 7f\n"
+    "6:  pushq %rax\n"
+    "    .cfi_adjust_cfa_offset 8\n"
+    "    movq %rax, %rdi\n"
+    "    movl %r9d, %esi\n"
+    "    call firn_after_clone\n"
+    "    popq %rax\n"
+    "    .cfi_adjust_cfa_offset -8\n"
+    "7:  cmpq $-4095, %rax\n"
+    "    jae 3b\n"
+    "    ret\n"
+    "    .cfi_endproc\n"
+    ".size syscall, . - syscall\n");
 
 FIRN_EXPORT int prctl(int option, ...) {
     unsigned long a[4];

@@ -1,14 +1,8 @@
-// The calls by which a program lets the kernel write into its memory. Where the kernel cannot wait for
-// a page that is being merged (os/pin.h), the memory is pinned for the time of the call. Memory outside
-// of the small cells is never merged, and passes with two comparisons.
-//
-// Each goes on to the next definition in load order, libc's or that of another preloaded library. Not
-// in the archive, where there is no next one: there the engines that need pins are not used.
-#include "src/base/compiler.h"
+// The calls by which a program lets the kernel write into its memory; those by which it only reads are in
+// reads.c.
 #include "src/heap/storm.h"
-#include "src/meta/root.h"
 #include "src/os/map.h"
-#include "src/os/pin.h"
+#include "src/preload/call.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -91,367 +85,299 @@ __attribute__((constructor)) static void look_up(void) {
     }
 }
 
-static long missing(void) {
-    errno = ENOSYS;
-    return -1;
-}
-
-// ---- a call -----------------------------------------------------------------------------------
-
-// Blocks of the heap that the kernel may write lie between; high 0: there are none.
-struct writes {
-    uintptr_t low, high;
-};
-
-static void add(struct writes *w, const void *p, size_t n) {
-    uintptr_t low = (uintptr_t)p;
-    uintptr_t offset = low - FIRN_ROOT.small_base;
-    if (FIRN_LIKELY(offset >= FIRN_ROOT.small_bytes) || n == 0) {
-        return;
-    }
-    size_t room = FIRN_ROOT.small_bytes - offset;
-    uintptr_t high = low + (n < room ? n : room);
-    w->low = w->high == 0 || low < w->low ? low : w->low;
-    w->high = high > w->high ? high : w->high;
-}
-
-static void add_vector(struct writes *w, const struct iovec *v, size_t n) {
-    for (size_t i = 0; v != NULL && i < n && i < IOV_MAX; i++) {
-        add(w, v[i].iov_base, v[i].iov_len);
-    }
-}
-
-static void add_address(struct writes *w, const void *address, const socklen_t *bytes) {
-    if (address != NULL && bytes != NULL) {
-        add(w, address, *bytes);
-        add(w, bytes, sizeof *bytes);
-    }
-}
-
-static void add_message(struct writes *w, const struct msghdr *m) {
-    if (m != NULL) {
-        add(w, m, sizeof *m);
-        add(w, m->msg_name, m->msg_namelen);
-        add(w, m->msg_control, m->msg_controllen);
-        add_vector(w, m->msg_iov, m->msg_iovlen);
-    }
-}
-
-static size_t count(int n) {
-    return n > 0 ? (size_t)n : 0;
-}
-
-static unsigned begin(const struct writes *w) {
-    return FIRN_UNLIKELY(w->high != 0) ? pin_enter(w->low, w->high - w->low) : 0;
-}
-
-static void end(const struct writes *w, unsigned pin) {
-    if (FIRN_UNLIKELY(w->high != 0)) {
-        pin_leave(pin);
-    }
-}
-
-// The body of a call: `pins` adds to `w`, then the next definition of `name` runs. A thread cancelled in
-// it leaves its pin, which ends with the thread.
-#define CALL(type, pins, name, ...)                                                                \
-    do {                                                                                           \
-        struct writes w = {0, 0};                                                                  \
-        pins;                                                                                      \
-        unsigned pin = begin(&w);                                                                  \
-        if (FIRN_UNLIKELY(next.of.name == NULL)) {                                                 \
-            look_up();                                                                             \
-        }                                                                                          \
-        type result = next.of.name != NULL ? next.of.name(__VA_ARGS__) : (type)missing();          \
-        end(&w, pin);                                                                              \
-        return result;                                                                             \
-    } while (0)
-
 // ---- files -------------------------------------------------------------------------------------
 
 FIRN_EXPORT ssize_t read(int fd, void *p, size_t n) {
-    CALL(ssize_t, add(&w, p, n), read, fd, p, n);
+    CALL(ssize_t, add(&c, p, n), read, fd, p, n);
 }
 
 FIRN_EXPORT ssize_t __read_chk(int fd, void *p, size_t n, size_t room) {
-    CALL(ssize_t, add(&w, p, n), __read_chk, fd, p, n, room);
+    CALL(ssize_t, add(&c, p, n), __read_chk, fd, p, n, room);
 }
 
 FIRN_EXPORT ssize_t pread(int fd, void *p, size_t n, off_t offset) {
-    CALL(ssize_t, add(&w, p, n), pread, fd, p, n, offset);
+    CALL(ssize_t, add(&c, p, n), pread, fd, p, n, offset);
 }
 
 FIRN_EXPORT ssize_t pread64(int fd, void *p, size_t n, off64_t offset) {
-    CALL(ssize_t, add(&w, p, n), pread64, fd, p, n, offset);
+    CALL(ssize_t, add(&c, p, n), pread64, fd, p, n, offset);
 }
 
 FIRN_EXPORT ssize_t __pread_chk(int fd, void *p, size_t n, off_t offset, size_t room) {
-    CALL(ssize_t, add(&w, p, n), __pread_chk, fd, p, n, offset, room);
+    CALL(ssize_t, add(&c, p, n), __pread_chk, fd, p, n, offset, room);
 }
 
 FIRN_EXPORT ssize_t __pread64_chk(int fd, void *p, size_t n, off_t offset, size_t room) {
-    CALL(ssize_t, add(&w, p, n), __pread64_chk, fd, p, n, offset, room);
+    CALL(ssize_t, add(&c, p, n), __pread64_chk, fd, p, n, offset, room);
 }
 
 FIRN_EXPORT ssize_t readv(int fd, const struct iovec *v, int n) {
-    CALL(ssize_t, add_vector(&w, v, count(n)), readv, fd, v, n);
+    CALL(ssize_t, call_add_vector(&c, v, call_count(n)), readv, fd, v, n);
 }
 
 FIRN_EXPORT ssize_t preadv(int fd, const struct iovec *v, int n, off_t offset) {
-    CALL(ssize_t, add_vector(&w, v, count(n)), preadv, fd, v, n, offset);
+    CALL(ssize_t, call_add_vector(&c, v, call_count(n)), preadv, fd, v, n, offset);
 }
 
 FIRN_EXPORT ssize_t preadv64(int fd, const struct iovec *v, int n, off64_t offset) {
-    CALL(ssize_t, add_vector(&w, v, count(n)), preadv64, fd, v, n, offset);
+    CALL(ssize_t, call_add_vector(&c, v, call_count(n)), preadv64, fd, v, n, offset);
 }
 
 FIRN_EXPORT ssize_t preadv2(int fd, const struct iovec *v, int n, off_t offset, int flags) {
-    CALL(ssize_t, add_vector(&w, v, count(n)), preadv2, fd, v, n, offset, flags);
+    CALL(ssize_t, call_add_vector(&c, v, call_count(n)), preadv2, fd, v, n, offset, flags);
 }
 
 FIRN_EXPORT ssize_t preadv64v2(int fd, const struct iovec *v, int n, off64_t offset, int flags) {
-    CALL(ssize_t, add_vector(&w, v, count(n)), preadv64v2, fd, v, n, offset, flags);
+    CALL(ssize_t, call_add_vector(&c, v, call_count(n)), preadv64v2, fd, v, n, offset, flags);
 }
 
 FIRN_EXPORT ssize_t readlink(const char *restrict path, char *restrict p, size_t n) {
-    CALL(ssize_t, add(&w, p, n), readlink, path, p, n);
+    CALL(ssize_t, (add(&c, p, n), add_path(&c, path)), readlink, path, p, n);
 }
 
 FIRN_EXPORT ssize_t __readlink_chk(const char *path, char *p, size_t n, size_t room) {
-    CALL(ssize_t, add(&w, p, n), __readlink_chk, path, p, n, room);
+    CALL(ssize_t, (add(&c, p, n), add_path(&c, path)), __readlink_chk, path, p, n, room);
 }
 
 FIRN_EXPORT ssize_t readlinkat(int fd, const char *restrict path, char *restrict p, size_t n) {
-    CALL(ssize_t, add(&w, p, n), readlinkat, fd, path, p, n);
+    CALL(ssize_t, (add(&c, p, n), add_path(&c, path)), readlinkat, fd, path, p, n);
 }
 
 FIRN_EXPORT ssize_t __readlinkat_chk(int fd, const char *path, char *p, size_t n, size_t room) {
-    CALL(ssize_t, add(&w, p, n), __readlinkat_chk, fd, path, p, n, room);
+    CALL(ssize_t, (add(&c, p, n), add_path(&c, path)), __readlinkat_chk, fd, path, p, n, room);
 }
 
 FIRN_EXPORT char *getcwd(char *p, size_t n) {
-    CALL(char *, add(&w, p, n), getcwd, p, n);
+    CALL(char *, add(&c, p, n), getcwd, p, n);
 }
 
 FIRN_EXPORT char *__getcwd_chk(char *p, size_t n, size_t room) {
-    CALL(char *, add(&w, p, n), __getcwd_chk, p, n, room);
+    CALL(char *, add(&c, p, n), __getcwd_chk, p, n, room);
 }
 
 FIRN_EXPORT int fstat(int fd, struct stat *out) {
-    CALL(int, add(&w, out, sizeof *out), fstat, fd, out);
+    CALL(int, add(&c, out, sizeof *out), fstat, fd, out);
 }
 
 FIRN_EXPORT int stat(const char *restrict path, struct stat *restrict out) {
-    CALL(int, add(&w, out, sizeof *out), stat, path, out);
+    CALL(int, (add(&c, out, sizeof *out), add_path(&c, path)), stat, path, out);
 }
 
 FIRN_EXPORT int lstat(const char *restrict path, struct stat *restrict out) {
-    CALL(int, add(&w, out, sizeof *out), lstat, path, out);
+    CALL(int, (add(&c, out, sizeof *out), add_path(&c, path)), lstat, path, out);
 }
 
 FIRN_EXPORT int fstatat(int fd, const char *restrict path, struct stat *restrict out, int flags) {
-    CALL(int, add(&w, out, sizeof *out), fstatat, fd, path, out, flags);
+    CALL(int, (add(&c, out, sizeof *out), add_path(&c, path)), fstatat, fd, path, out, flags);
 }
 
 FIRN_EXPORT int fstatfs(int fd, struct statfs *out) {
-    CALL(int, add(&w, out, sizeof *out), fstatfs, fd, out);
+    CALL(int, add(&c, out, sizeof *out), fstatfs, fd, out);
 }
 
 FIRN_EXPORT int statfs(const char *path, struct statfs *out) {
-    CALL(int, add(&w, out, sizeof *out), statfs, path, out);
+    CALL(int, (add(&c, out, sizeof *out), add_path(&c, path)), statfs, path, out);
 }
 
 FIRN_EXPORT int fstat64(int fd, struct stat64 *out) {
-    CALL(int, add(&w, out, sizeof *out), fstat64, fd, out);
+    CALL(int, add(&c, out, sizeof *out), fstat64, fd, out);
 }
 
 FIRN_EXPORT int stat64(const char *restrict path, struct stat64 *restrict out) {
-    CALL(int, add(&w, out, sizeof *out), stat64, path, out);
+    CALL(int, (add(&c, out, sizeof *out), add_path(&c, path)), stat64, path, out);
 }
 
 FIRN_EXPORT int lstat64(const char *restrict path, struct stat64 *restrict out) {
-    CALL(int, add(&w, out, sizeof *out), lstat64, path, out);
+    CALL(int, (add(&c, out, sizeof *out), add_path(&c, path)), lstat64, path, out);
 }
 
 FIRN_EXPORT int fstatat64(int fd, const char *restrict path, struct stat64 *restrict out,
                           int flags) {
-    CALL(int, add(&w, out, sizeof *out), fstatat64, fd, path, out, flags);
+    CALL(int, (add(&c, out, sizeof *out), add_path(&c, path)), fstatat64, fd, path, out, flags);
 }
 
 FIRN_EXPORT int fstatfs64(int fd, struct statfs64 *out) {
-    CALL(int, add(&w, out, sizeof *out), fstatfs64, fd, out);
+    CALL(int, add(&c, out, sizeof *out), fstatfs64, fd, out);
 }
 
 FIRN_EXPORT int statfs64(const char *path, struct statfs64 *out) {
-    CALL(int, add(&w, out, sizeof *out), statfs64, path, out);
+    CALL(int, (add(&c, out, sizeof *out), add_path(&c, path)), statfs64, path, out);
 }
 
 FIRN_EXPORT int statx(int fd, const char *restrict path, int flags, unsigned mask,
                       struct statx *restrict out) {
-    CALL(int, add(&w, out, sizeof *out), statx, fd, path, flags, mask, out);
+    CALL(int, (add(&c, out, sizeof *out), add_path(&c, path)), statx, fd, path, flags, mask, out);
 }
 
 FIRN_EXPORT ssize_t getrandom(void *p, size_t n, unsigned flags) {
-    CALL(ssize_t, add(&w, p, n), getrandom, p, n, flags);
+    CALL(ssize_t, add(&c, p, n), getrandom, p, n, flags);
 }
 
 FIRN_EXPORT int getentropy(void *p, size_t n) {
-    CALL(int, add(&w, p, n), getentropy, p, n);
+    CALL(int, add(&c, p, n), getentropy, p, n);
 }
 
 FIRN_EXPORT int pipe(int ends[2]) {
-    CALL(int, add(&w, ends, 2 * sizeof *ends), pipe, ends);
+    CALL(int, add(&c, ends, 2 * sizeof *ends), pipe, ends);
 }
 
 FIRN_EXPORT int pipe2(int ends[2], int flags) {
-    CALL(int, add(&w, ends, 2 * sizeof *ends), pipe2, ends, flags);
+    CALL(int, add(&c, ends, 2 * sizeof *ends), pipe2, ends, flags);
 }
 
 // ---- sockets -----------------------------------------------------------------------------------
 
-static void add_messages(struct writes *w, struct mmsghdr *m, unsigned n) {
+static void add_messages(struct call *c, struct mmsghdr *m, unsigned n) {
     for (unsigned i = 0; m != NULL && i < n && i < IOV_MAX; i++) {
-        add(w, &m[i], sizeof m[i]);
-        add_message(w, &m[i].msg_hdr);
+        add(c, &m[i], sizeof m[i]);
+        call_add_message(c, &m[i].msg_hdr);
     }
 }
 
 // __SOCKADDR_ARG: that is how libc declares the address.
 
 FIRN_EXPORT ssize_t recv(int fd, void *p, size_t n, int flags) {
-    CALL(ssize_t, add(&w, p, n), recv, fd, p, n, flags);
+    CALL(ssize_t, add(&c, p, n), recv, fd, p, n, flags);
 }
 
 FIRN_EXPORT ssize_t __recv_chk(int fd, void *p, size_t n, size_t room, int flags) {
-    CALL(ssize_t, add(&w, p, n), __recv_chk, fd, p, n, room, flags);
+    CALL(ssize_t, add(&c, p, n), __recv_chk, fd, p, n, room, flags);
 }
 
 FIRN_EXPORT ssize_t recvfrom(int fd, void *restrict p, size_t n, int flags, __SOCKADDR_ARG from,
                              socklen_t *restrict from_bytes) {
-    CALL(ssize_t, (add(&w, p, n), add_address(&w, from.__sockaddr__, from_bytes)), recvfrom, fd, p,
-         n, flags, from, from_bytes);
+    CALL(ssize_t, (add(&c, p, n), call_add_address(&c, from.__sockaddr__, from_bytes)), recvfrom,
+         fd, p, n, flags, from, from_bytes);
 }
 
 FIRN_EXPORT ssize_t __recvfrom_chk(int fd, void *p, size_t n, size_t room, int flags,
                                    struct sockaddr *from, socklen_t *from_bytes) {
-    CALL(ssize_t, (add(&w, p, n), add_address(&w, from, from_bytes)), __recvfrom_chk, fd, p, n,
+    CALL(ssize_t, (add(&c, p, n), call_add_address(&c, from, from_bytes)), __recvfrom_chk, fd, p, n,
          room, flags, from, from_bytes);
 }
 
 FIRN_EXPORT ssize_t recvmsg(int fd, struct msghdr *m, int flags) {
-    CALL(ssize_t, add_message(&w, m), recvmsg, fd, m, flags);
+    CALL(ssize_t, call_add_message(&c, m), recvmsg, fd, m, flags);
 }
 
 FIRN_EXPORT int recvmmsg(int fd, struct mmsghdr *m, unsigned n, int flags,
                          struct timespec *timeout) {
-    CALL(int, (add_messages(&w, m, n), add(&w, timeout, sizeof *timeout)), recvmmsg, fd, m, n,
+    CALL(int, (add_messages(&c, m, n), add(&c, timeout, sizeof *timeout)), recvmmsg, fd, m, n,
          flags, timeout);
 }
 
 FIRN_EXPORT int accept(int fd, __SOCKADDR_ARG from, socklen_t *restrict from_bytes) {
-    CALL(int, add_address(&w, from.__sockaddr__, from_bytes), accept, fd, from, from_bytes);
+    CALL(int, call_add_address(&c, from.__sockaddr__, from_bytes), accept, fd, from, from_bytes);
 }
 
 FIRN_EXPORT int accept4(int fd, __SOCKADDR_ARG from, socklen_t *restrict from_bytes, int flags) {
-    CALL(int, add_address(&w, from.__sockaddr__, from_bytes), accept4, fd, from, from_bytes, flags);
+    CALL(int, call_add_address(&c, from.__sockaddr__, from_bytes), accept4, fd, from, from_bytes,
+         flags);
 }
 
 FIRN_EXPORT int getsockname(int fd, __SOCKADDR_ARG from, socklen_t *restrict from_bytes) {
-    CALL(int, add_address(&w, from.__sockaddr__, from_bytes), getsockname, fd, from, from_bytes);
+    CALL(int, call_add_address(&c, from.__sockaddr__, from_bytes), getsockname, fd, from,
+         from_bytes);
 }
 
 FIRN_EXPORT int getpeername(int fd, __SOCKADDR_ARG from, socklen_t *restrict from_bytes) {
-    CALL(int, add_address(&w, from.__sockaddr__, from_bytes), getpeername, fd, from, from_bytes);
+    CALL(int, call_add_address(&c, from.__sockaddr__, from_bytes), getpeername, fd, from,
+         from_bytes);
 }
 
 FIRN_EXPORT int getsockopt(int fd, int level, int name, void *restrict p, socklen_t *restrict n) {
-    CALL(int, add_address(&w, p, n), getsockopt, fd, level, name, p, n);
+    CALL(int, call_add_address(&c, p, n), getsockopt, fd, level, name, p, n);
 }
 
 FIRN_EXPORT int socketpair(int domain, int type, int protocol, int ends[2]) {
-    CALL(int, add(&w, ends, 2 * sizeof *ends), socketpair, domain, type, protocol, ends);
+    CALL(int, add(&c, ends, 2 * sizeof *ends), socketpair, domain, type, protocol, ends);
 }
 
 FIRN_EXPORT ssize_t msgrcv(int queue, void *p, size_t n, long type, int flags) {
-    CALL(ssize_t, add(&w, p, sizeof(long) + n), msgrcv, queue, p, n, type, flags);
+    CALL(ssize_t, add(&c, p, sizeof(long) + n), msgrcv, queue, p, n, type, flags);
 }
 
 // ---- waiting -----------------------------------------------------------------------------------
 
-static void add_sets(struct writes *w, int n, const fd_set *in, const fd_set *out,
+static void add_sets(struct call *c, int n, const fd_set *in, const fd_set *out,
                      const fd_set *other) {
-    size_t bytes = (count(n) + NFDBITS - 1) / NFDBITS * sizeof(fd_mask);
-    add(w, in, bytes);
-    add(w, out, bytes);
-    add(w, other, bytes);
+    size_t bytes = (call_count(n) + NFDBITS - 1) / NFDBITS * sizeof(fd_mask);
+    add(c, in, bytes);
+    add(c, out, bytes);
+    add(c, other, bytes);
 }
 
 FIRN_EXPORT int poll(struct pollfd *fds, nfds_t n, int timeout) {
-    CALL(int, add(&w, fds, n * sizeof *fds), poll, fds, n, timeout);
+    CALL(int, add(&c, fds, n * sizeof *fds), poll, fds, n, timeout);
 }
 
 FIRN_EXPORT int __poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t room) {
-    CALL(int, add(&w, fds, n * sizeof *fds), __poll_chk, fds, n, timeout, room);
+    CALL(int, add(&c, fds, n * sizeof *fds), __poll_chk, fds, n, timeout, room);
 }
 
 FIRN_EXPORT int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
                       const sigset_t *mask) {
-    CALL(int, add(&w, fds, n * sizeof *fds), ppoll, fds, n, timeout, mask);
+    CALL(int, (add(&c, fds, n * sizeof *fds), add(&c, mask, sizeof *mask)), ppoll, fds, n, timeout,
+         mask);
 }
 
 FIRN_EXPORT int __ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
                             const sigset_t *mask, size_t room) {
-    CALL(int, add(&w, fds, n * sizeof *fds), __ppoll_chk, fds, n, timeout, mask, room);
+    CALL(int, (add(&c, fds, n * sizeof *fds), add(&c, mask, sizeof *mask)), __ppoll_chk, fds, n,
+         timeout, mask, room);
 }
 
 FIRN_EXPORT int epoll_wait(int fd, struct epoll_event *events, int n, int timeout) {
-    CALL(int, add(&w, events, count(n) * sizeof *events), epoll_wait, fd, events, n, timeout);
+    CALL(int, add(&c, events, call_count(n) * sizeof *events), epoll_wait, fd, events, n, timeout);
 }
 
 FIRN_EXPORT int epoll_pwait(int fd, struct epoll_event *events, int n, int timeout,
                             const sigset_t *mask) {
-    CALL(int, add(&w, events, count(n) * sizeof *events), epoll_pwait, fd, events, n, timeout,
-         mask);
+    CALL(int, (add(&c, events, call_count(n) * sizeof *events), add(&c, mask, sizeof *mask)),
+         epoll_pwait, fd, events, n, timeout, mask);
 }
 
 FIRN_EXPORT int select(int n, fd_set *restrict in, fd_set *restrict out, fd_set *restrict other,
                        struct timeval *restrict timeout) {
-    CALL(int, (add_sets(&w, n, in, out, other), add(&w, timeout, sizeof *timeout)), select, n, in,
+    CALL(int, (add_sets(&c, n, in, out, other), add(&c, timeout, sizeof *timeout)), select, n, in,
          out, other, timeout);
 }
 
 FIRN_EXPORT int pselect(int n, fd_set *restrict in, fd_set *restrict out, fd_set *restrict other,
                         const struct timespec *restrict timeout, const sigset_t *restrict mask) {
-    CALL(int, add_sets(&w, n, in, out, other), pselect, n, in, out, other, timeout, mask);
+    CALL(int, (add_sets(&c, n, in, out, other), add(&c, mask, sizeof *mask)), pselect, n, in, out,
+         other, timeout, mask);
 }
 
 FIRN_EXPORT pid_t waitpid(pid_t process, int *status, int options) {
-    CALL(pid_t, add(&w, status, sizeof *status), waitpid, process, status, options);
+    CALL(pid_t, add(&c, status, sizeof *status), waitpid, process, status, options);
 }
 
 FIRN_EXPORT pid_t wait(int *status) {
-    CALL(pid_t, add(&w, status, sizeof *status), wait, status);
+    CALL(pid_t, add(&c, status, sizeof *status), wait, status);
 }
 
 FIRN_EXPORT pid_t wait4(pid_t process, int *status, int options, struct rusage *usage) {
-    CALL(pid_t, (add(&w, status, sizeof *status), add(&w, usage, sizeof *usage)), wait4, process,
+    CALL(pid_t, (add(&c, status, sizeof *status), add(&c, usage, sizeof *usage)), wait4, process,
          status, options, usage);
 }
 
 FIRN_EXPORT int waitid(idtype_t kind, id_t id, siginfo_t *info, int options) {
-    CALL(int, add(&w, info, sizeof *info), waitid, kind, id, info, options);
+    CALL(int, add(&c, info, sizeof *info), waitid, kind, id, info, options);
 }
 
 FIRN_EXPORT int nanosleep(const struct timespec *time, struct timespec *rest) {
-    CALL(int, add(&w, rest, sizeof *rest), nanosleep, time, rest);
+    CALL(int, (add(&c, rest, sizeof *rest), add(&c, time, sizeof *time)), nanosleep, time, rest);
 }
 
 FIRN_EXPORT int sigtimedwait(const sigset_t *restrict set, siginfo_t *restrict info,
                              const struct timespec *restrict timeout) {
-    CALL(int, add(&w, info, sizeof *info), sigtimedwait, set, info, timeout);
+    CALL(int, (add(&c, info, sizeof *info), add(&c, set, sizeof *set)), sigtimedwait, set, info,
+         timeout);
 }
 
 FIRN_EXPORT int sigwaitinfo(const sigset_t *restrict set, siginfo_t *restrict info) {
-    CALL(int, add(&w, info, sizeof *info), sigwaitinfo, set, info);
+    CALL(int, (add(&c, info, sizeof *info), add(&c, set, sizeof *set)), sigwaitinfo, set, info);
 }
 
 // ---- ioctl ------------------------------------------------------------------------------------
@@ -463,5 +389,5 @@ FIRN_EXPORT int ioctl(int fd, unsigned long request, ...) {
     va_start(arguments, request);
     void *p = va_arg(arguments, void *);
     va_end(arguments);
-    CALL(int, add(&w, p, _IOC_SIZEMASK), ioctl, fd, request, p);
+    CALL(int, add(&c, p, _IOC_SIZEMASK), ioctl, fd, request, p);
 }

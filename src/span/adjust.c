@@ -64,7 +64,7 @@ static bool adjust_take_front(struct tract *tract, struct run *next, size_t byte
         errno = ENOMEM;
         return false;
     }
-    if (!map_unguard(next->start, next->body - next->start)) {
+    if (!page_state_unguard(next->start, next->body - next->start)) {
         return false;
     }
     if (tract->is_exact && !tract_commit(tract, next->body, body)) {
@@ -90,7 +90,7 @@ static bool adjust_take_all(struct tract *tract, struct run *next, struct run *a
         errno = ENOMEM;
         return false;
     }
-    if (!map_unguard(next->start, next->body - next->start)) {
+    if (!page_state_unguard(next->start, next->body - next->start)) {
         return false;
     }
     if (tract->is_exact && !tract_commit(tract, next->body, next->end)) {

@@ -92,7 +92,9 @@ static bool can_close(const struct run *run) {
 // cannot be forgotten now.
 static bool is_forgotten(struct run *run) {
     run->state = RUN_BUSY; // before: what is not live goes away no more
-    return page_state_try_release(run->body, run_body_bytes(run));
+    bool is_released = page_state_try_release(run->body, run_body_bytes(run));
+    page_state_refill(run->body, run_body_bytes(run));
+    return is_released;
 }
 
 void release_discard(struct release_batch *batch, struct run *run, uintptr_t object) {
@@ -147,6 +149,7 @@ static void work(struct release_entry *entry) {
     struct run *run = entry->run;
     if (entry->action == RELEASE_WIPE || entry->action == RELEASE_CLOSE) {
         page_state_release(run->body, run_body_bytes(run)); // what is away reads as zeros
+        page_state_refill(run->body, run_body_bytes(run));
         run->is_resident = run->is_resident && !page_state_is_kept(run->body, run_body_bytes(run));
     }
     switch (entry->action) {
@@ -157,7 +160,7 @@ static void work(struct release_entry *entry) {
         close_body(entry);
         return;
     case RELEASE_OPEN:
-        entry->is_done = map_unguard(run->body, run_body_bytes(run));
+        entry->is_done = page_state_unguard(run->body, run_body_bytes(run));
         if (!entry->is_done) {
             return;
         }
@@ -269,7 +272,7 @@ bool release_trim(uint64_t now_ns) {
 
 // Wiping, closing or purging twice does no harm.
 void release_recover(struct run *run) {
-    if (FIRN_LARGE_CLOSE && !map_unguard(run->body, run_body_bytes(run))) {
+    if (FIRN_LARGE_CLOSE && !page_state_unguard(run->body, run_body_bytes(run))) {
         run->pieces = 0;
         run->is_resident = false;
         closed_put(&large->closed, run);

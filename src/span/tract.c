@@ -190,7 +190,7 @@ static void tract_append(struct tract *tract, struct run *run, struct run *next)
 // Appends `next` to `run`; both are free and in no bin. False when the guard between them stays.
 static bool tract_merge(struct tract *tract, struct run *run, struct run *next) {
     // Also before a decommit: a marker would outlive it, and a guard's VMA is counted.
-    if (!map_unguard(next->start, next->body - next->start)) {
+    if (!page_state_unguard(next->start, next->body - next->start)) {
         return false;
     }
     tract_release(tract, next->start, next->body, next->is_guarded);
@@ -200,7 +200,7 @@ static bool tract_merge(struct tract *tract, struct run *run, struct run *next) 
 
 bool tract_merge_cached(struct tract *tract, struct run *run, struct run *next) {
     FIRN_ENSURE(run->end == next->start && run->pieces == 0 && next->pieces == 0);
-    if (!map_unguard(next->start, next->body - next->start)) {
+    if (!page_state_unguard(next->start, next->body - next->start)) {
         return false;
     }
     run->is_resident = false; // the guards were not
@@ -220,7 +220,7 @@ static void tract_reclaim_lead(struct tract *tract, struct run *run, struct run 
     bool was_guarded = next->is_guarded;
     // All of it is opened: a guard made by one call is undone as one.
     if (!page_map_prepare(&tract->map, start - FIRN_PAGE) ||
-        !page_map_prepare(&tract->map, start) || !map_unguard(next->start, lead)) {
+        !page_map_prepare(&tract->map, start) || !page_state_unguard(next->start, lead)) {
         return;
     }
     next->is_guarded = page_state_guard(start, next->body - start);
