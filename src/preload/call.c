@@ -1,5 +1,7 @@
 #include "src/preload/call.h"
 
+#include "src/front/front.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <string.h>
@@ -11,7 +13,7 @@ void call_add_heap(struct call *c, uintptr_t address, size_t bytes) {
     bytes = bytes < room ? bytes : room;
     if (c->is_touching) {
         pin_touch(address, bytes);
-    } else if (bytes != 0 && (is_small || pin_needs_touch())) {
+    } else if (bytes != 0 && (is_small || firn_call_state == CALL_WARY)) {
         struct call_range *r = is_small ? &c->small : &c->large;
         r->low = r->high == 0 || address < r->low ? address : r->low;
         r->high = address + bytes > r->high ? address + bytes : r->high;
@@ -63,13 +65,19 @@ void call_add_address(struct call *c, const void *address, const socklen_t *byte
     }
 }
 
+void call_add_object(struct call *c, const void *p) {
+    if (FIRN_UNLIKELY((uintptr_t)p - FIRN_ROOT.data.base < FIRN_ROOT.data.bytes)) {
+        add(c, p, front_object_size(p));
+    }
+}
+
 // The kernel reads no further than PATH_MAX; an argument of exec may be longer.
 void call_add_string(struct call *c, const char *s) {
     add(c, s, strlen(s) + 1);
 }
 
 void call_add_strings(struct call *c, char *const *strings) {
-    if (strings == NULL || !pin_needs_touch()) {
+    if (strings == NULL) {
         return;
     }
     size_t n = 0;
@@ -82,4 +90,8 @@ void call_add_strings(struct call *c, char *const *strings) {
 long call_fails(void) {
     errno = ENOSYS;
     return -1;
+}
+
+long call_fails_by_result(void) {
+    return ENOSYS;
 }

@@ -5,6 +5,7 @@
 #include "src/base/compiler.h"
 #include "src/heap/ration.h"
 #include "src/os/allowance.h"
+#include "src/preload/call.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -12,9 +13,21 @@
 #include <sys/resource.h>
 #include <sys/types.h>
 
+static void add_limits(struct call *c, const struct rlimit *new_limit,
+                       const struct rlimit *old_limit) {
+    add(c, new_limit, sizeof *new_limit);
+    add(c, old_limit, sizeof *old_limit);
+}
+
 static int change(int process, int resource, const struct rlimit *new_limit,
                   struct rlimit *old_limit) {
+    struct call c = {0};
+    add_limits(&c, new_limit, old_limit);
+    if (call_begin(&c)) {
+        add_limits(&c, new_limit, old_limit);
+    }
     int result = allowance_change(process, resource, new_limit, old_limit);
+    call_end(&c);
     // Only what the kernel has read may be read.
     if (result == 0 && resource == RLIMIT_AS && new_limit != NULL &&
         new_limit->rlim_cur != RLIM_INFINITY && allowance_is_own(process)) {

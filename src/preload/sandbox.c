@@ -17,7 +17,9 @@
 #include "src/os/random.h"
 #include "src/os/sys.h"
 #include "src/os/thread.h"
+#include "src/preload/call.h"
 
+#include <linux/filter.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
 #include <stdarg.h>
@@ -213,6 +215,18 @@ __asm__(
     "    .cfi_endproc\n"
     ".size syscall, . - syscall\n");
 
+// A name, a program of a filter, a number to be filled in: what lies in the heap is brought back, and not pinned,
+// lest something stand on the stack under strict mode.
+static void add_arguments(struct call *c, int option, const unsigned long a[4]) {
+    for (int i = 0; i < 4; i++) {
+        call_add_object(c, (const void *)a[i]);
+    }
+    if (option == PR_SET_SECCOMP && a[0] == SECCOMP_MODE_FILTER && a[1] != 0) {
+        const struct sock_fprog *program = (const void *)a[1];
+        add(c, program->filter, program->len * sizeof *program->filter);
+    }
+}
+
 FIRN_EXPORT int prctl(int option, ...) {
     unsigned long a[4];
     va_list rest;
@@ -221,5 +235,9 @@ FIRN_EXPORT int prctl(int option, ...) {
         a[i] = va_arg(rest, unsigned long);
     }
     va_end(rest);
+    if (!call_is_plain()) {
+        struct call c = {.is_touching = true};
+        add_arguments(&c, option, a);
+    }
     return (int)syscall(SYS_prctl, (long)option, a[0], a[1], a[2], a[3]);
 }

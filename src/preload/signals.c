@@ -2,7 +2,7 @@
 // the engine `protect` sits in SIGSEGV's place (src/os/signals.h), and that happens, where
 // userfaultfd is refused, when fragmented memory is first given back.
 //
-// Not among them: sigaltstack, whose stacks are the program's alone; sigwait and its like, which
+// Not among them: sigaltstack, whose stacks are the program's alone (records.c has it, for the cold tier); sigwait and its like, which
 // block nothing; siglongjmp, which restores the real mask as it was.
 #include "src/os/signals.h"
 
@@ -33,8 +33,10 @@ FIRN_EXPORT int pthread_sigmask(int how, const sigset_t *restrict set, sigset_t 
     return error;
 }
 
+// Of a copy, as all of these hand the kernel: it cannot fetch a page that the cold tier took away.
 FIRN_EXPORT int sigsuspend(const sigset_t *set) {
-    return signals_suspend(set);
+    sigset_t copy = *set;
+    return signals_suspend(&copy);
 }
 
 static __sighandler_t set_handler(int number, __sighandler_t handler, int flags,

@@ -1,11 +1,7 @@
 // The calls by which a program lets the kernel write into its memory; those by which it only reads are in
 // reads.c.
-#include "src/heap/storm.h"
-#include "src/os/map.h"
 #include "src/preload/call.h"
 
-#include <dlfcn.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
@@ -14,7 +10,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/msg.h>
@@ -56,34 +51,7 @@ char *__getcwd_chk(char *p, size_t n, size_t room);
     X(nanosleep) X(sigtimedwait) X(sigwaitinfo) X(ioctl)
 // clang-format on
 
-// NOLINTNEXTLINE(bugprone-macro-parentheses): a name cannot stand in them
-#define MEMBER(name) __typeof__(&(name)) name;
-struct definitions {
-    NAMES(MEMBER)
-};
-
-// Alone on a page that is read-only after start: pointers to functions are what an attacker wants.
-static _Alignas(FIRN_PAGE) union {
-    struct definitions of;
-    char page[FIRN_PAGE];
-} next;
-
-// ISO C has no cast from object to function.
-#define LOOK_UP(name)                                                                              \
-    found = dlsym(RTLD_NEXT, #name);                                                               \
-    memcpy(&next.of.name, &found, sizeof found);
-
-// At start, before there are threads: dlsym takes the loader's lock, which calls in signal handlers and
-// forked children had better not. Constructors that run earlier come here by themselves.
-__attribute__((constructor)) static void look_up(void) {
-    void *found;
-    if (next.of.read == NULL) {
-        NAMES(LOOK_UP)
-        map_make_readonly((uintptr_t)&next, sizeof next);
-        pin_announce();
-        storm_start_if_asked();
-    }
-}
+CALL_DEFINITIONS(call_find_written, call_fails);
 
 // ---- files -------------------------------------------------------------------------------------
 

@@ -1,0 +1,119 @@
+// Where the calls of this folder go on to (call.h). All at start: dlsym takes the loader's lock, which a forked child
+// or a signal handler, where any of them may be the first, had better not.
+//
+// Not in the archive, where libc's own definitions may be linked in, too.
+#include "src/front/options.h"
+#include "src/heap/life.h"
+#include "src/heap/storm.h"
+#include "src/os/map.h"
+#include "src/preload/call.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+// The linker puts them around what is CALL_KEPT: whole pages.
+extern unsigned char firn_next_start[] __attribute__((visibility("hidden")));
+extern unsigned char firn_next_end[] __attribute__((visibility("hidden")));
+
+// ISO C has no cast from function to object.
+static void *address_of(call_missing_fn *f) {
+    void *p;
+    memcpy(&p, &f, sizeof p);
+    return p;
+}
+
+void call_find(void **slots, const char *names, call_missing_fn *otherwise) {
+    for (; *names != '\0'; names += strlen(names) + 1) {
+        void *found = dlsym(RTLD_NEXT, names);
+        *slots++ = found != NULL ? found : address_of(otherwise);
+    }
+}
+
+static void find_all(void) {
+    call_find_written();
+    call_find_read();
+    call_find_records();
+    call_find_paths();
+    call_find_programs();
+    call_find_streams();
+    call_find_waits();
+}
+
+unsigned char firn_call_state CALL_KEPT;
+static bool is_found CALL_KEPT;
+
+static bool is_wary(void) {
+    return options_get()->cold == OPTION_COLD_ON && options_get()->fault == OPTION_FAULT_SIGNAL;
+}
+
+// The state is not known before it is decided whether the heap serves this process at all (foreign.c), and that is
+// not for the first call of another library's constructor to decide.
+void call_look_up(void) {
+    if (!is_found) {
+        find_all();
+        is_found = true;
+    }
+    if (life_is_decided()) {
+        firn_call_state = !life_is_aside() && is_wary() ? CALL_WARY : CALL_PLAIN;
+    }
+}
+
+__attribute__((constructor)) static void look_up(void) {
+    life_decide();
+    call_look_up();
+    map_make_readonly((uintptr_t)firn_next_start, (size_t)(firn_next_end - firn_next_start));
+    pin_announce();
+    if (firn_call_state == CALL_WARY) {
+        call_keep_streams();
+    }
+    storm_start_if_asked();
+}
+
+// ---- Firn's own calls ----------------------------------------------------------------------------
+//
+// They are not the program's, and come before anything is found: the linker renames them (-Wl,--wrap).
+
+int __wrap_clock_gettime(clockid_t clock, struct timespec *out);
+int __wrap_clock_nanosleep(clockid_t clock, int flags, const struct timespec *time,
+                           struct timespec *rest);
+int __wrap_fcntl(int fd, int command, ...);
+int __wrap_getrlimit(int resource, struct rlimit *out);
+int __wrap_mincore(void *p, size_t bytes, unsigned char *out);
+int __wrap_setsockopt(int fd, int level, int name, const void *p, unsigned bytes);
+
+int __wrap_clock_gettime(clockid_t clock, struct timespec *out) {
+    return FIRN_LIKELY(firn_call_state != CALL_UNKNOWN)
+               ? call_next_clock_gettime(clock, out)
+               : (int)syscall(SYS_clock_gettime, clock, out);
+}
+
+int __wrap_clock_nanosleep(clockid_t clock, int flags, const struct timespec *time,
+                           struct timespec *rest) {
+    return syscall(SYS_clock_nanosleep, clock, flags, time, rest) == 0 ? 0 : errno;
+}
+
+int __wrap_fcntl(int fd, int command, ...) {
+    va_list arguments;
+    va_start(arguments, command);
+    void *p = va_arg(arguments, void *);
+    va_end(arguments);
+    return (int)syscall(SYS_fcntl, fd, command, p);
+}
+
+int __wrap_getrlimit(int resource, struct rlimit *out) {
+    return (int)syscall(SYS_prlimit64, 0, resource, NULL, out);
+}
+
+int __wrap_mincore(void *p, size_t bytes, unsigned char *out) {
+    return (int)syscall(SYS_mincore, p, bytes, out);
+}
+
+int __wrap_setsockopt(int fd, int level, int name, const void *p, unsigned bytes) {
+    return (int)syscall(SYS_setsockopt, fd, level, name, p, bytes);
+}
