@@ -92,8 +92,12 @@ void firn_after_clone(long result, int kind) {
 #error "syscall is written for x86-64"
 #endif
 _Static_assert(SYS_seccomp == 317 && SYS_prctl == 157, "the assembly has the numbers");
+_Static_assert(SYS_vfork == 58 && CALL_WARY == 2, "likewise");
 _Static_assert(SYS_clone == 56 && SYS_fork == 57 && SYS_clone3 == 435 && CLONE_ELSEWHERE == 2,
                "likewise");
+// Firn's own calls in other files are not the program's: the linker renames them (-Wl,--wrap), to the part below that
+// makes the call and nothing else.
+//
 // Nothing stands on the stack while the kernel has the call: a new thread or process may return from it, too.
 __asm__(
     ".text\n"
@@ -133,7 +137,17 @@ __asm__(
     "    .cfi_adjust_cfa_offset -56\n"
     "    testb %al, %al\n"
     "    jnz 4f\n"
-    "2:  movq %rdi, %rax\n"
+    // The same arguments in the same places. Not for what returns twice: vfork.
+    "2:  cmpb $2, firn_call_state(%rip)\n"
+    "    jne 8f\n"
+    "    cmpq $58, %rdi\n"
+    "    jne firn_syscall_warily\n"
+    "8:\n"
+    ".globl __wrap_syscall\n"
+    ".hidden __wrap_syscall\n"
+    ".type __wrap_syscall, @function\n"
+    "__wrap_syscall:\n"
+    "    movq %rdi, %rax\n"
     "    movq %rsi, %rdi\n"
     "    movq %rdx, %rsi\n"
     "    movq %rcx, %rdx\n"

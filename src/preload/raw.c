@@ -1,0 +1,97 @@
+// syscall, where pages may be away that the kernel cannot fetch (call.h): what an argument that is an address of
+// the heap points to is pinned, without knowing how much of it the kernel will touch. (Some futexes, among others, are
+// waited for like that.)
+//
+// Not in the archive, where libc's own definitions may be linked in, too.
+#include "src/preload/call.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+// Used by the assembly in sandbox.c.
+long firn_syscall_warily(long number, long a, long b, long c, long d, long e, long f);
+
+enum { LEAST = 1 << 16 }; // of an argument whose length no other one says
+
+// Addresses that stand for themselves, and not for what is there.
+static bool is_about_mappings(long number) {
+    switch (number) {
+    case SYS_mmap:
+    case SYS_mprotect:
+    case SYS_munmap:
+    case SYS_mremap:
+    case SYS_madvise:
+    case SYS_mincore:
+    case SYS_mlock:
+    case SYS_mlock2:
+    case SYS_munlock:
+    case SYS_msync:
+    case SYS_pkey_mprotect:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void add_argument(struct call *call, long argument, size_t bytes) {
+    add(call, (const void *)argument, bytes); // NOLINT(performance-no-int-to-ptr)
+}
+
+// It may be waited for for hours: nothing is to be pinned for as long that only happens to be in a register.
+static void add_futex(struct call *call, const long arguments[6]) {
+    long operation = arguments[1] & FUTEX_CMD_MASK;
+    bool is_wait = operation == FUTEX_WAIT || operation == FUTEX_WAIT_BITSET;
+    bool is_move =
+        operation == FUTEX_REQUEUE || operation == FUTEX_CMP_REQUEUE || operation == FUTEX_WAKE_OP;
+    add_argument(call, arguments[0], sizeof(uint32_t));
+    if (is_wait) {
+        add_argument(call, arguments[3], sizeof(struct timespec));
+    } else if (is_move) {
+        add_argument(call, arguments[4], sizeof(uint32_t));
+    }
+}
+
+// An argument that the call does not have is whatever the register held: no harm is done.
+static void add_arguments(struct call *call, long number, const long arguments[6]) {
+    if (number == SYS_futex) {
+        add_futex(call, arguments);
+        return;
+    }
+    for (unsigned i = 0; i < 6; i++) {
+        size_t next = i < 5 ? (size_t)arguments[i + 1] : 0;
+        add_argument(call, arguments[i], next > LEAST && next < PTRDIFF_MAX ? next : LEAST);
+    }
+}
+
+static long enter(long number, const long arguments[6]) {
+    register long r10 __asm__("r10") = arguments[3];
+    register long r8 __asm__("r8") = arguments[4];
+    register long r9 __asm__("r9") = arguments[5];
+    long result;
+    __asm__ volatile("syscall"
+                     : "=a"(result)
+                     : "a"(number), "D"(arguments[0]), "S"(arguments[1]), "d"(arguments[2]),
+                       "r"(r10), "r"(r8), "r"(r9)
+                     : "rcx", "r11", "memory");
+    return result;
+}
+
+long firn_syscall_warily(long number, long a, long b, long c, long d, long e, long f) {
+    const long arguments[6] = {a, b, c, d, e, f};
+    struct call call = {0};
+    if (!is_about_mappings(number)) {
+        add_arguments(&call, number, arguments);
+        if (call_begin(&call)) {
+            add_arguments(&call, number, arguments);
+        }
+    }
+    long result = enter(number, arguments);
+    call_end(&call);
+    if (result < 0 && result > -4096) {
+        errno = (int)-result;
+        return -1;
+    }
+    return result;
+}
