@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Calls by which a program hands the kernel its memory say what they say without Firn, whatever page it is in; also
+# when that page is away and the kernel could not fetch it.
+# firn-test: levels=1,2,3 share=2 timeout=300
+. "$(dirname "$0")/lib.sh"
+
+say() { # PROGRAM [cold]
+    rm -rf "$work/folder" && mkdir -m 777 "$work/folder"
+    HANDED=$work/folder timeout -k 5 60 "${user[@]}" env LD_PRELOAD="${preload:-}" FIRN_OPTIONS="${options:-}" \
+        "$FIRN_BUILD/tests/preload/$1" ${2:+"$2"} 2>&1
+}
+
+check_handed() { # LABEL PROGRAM [cold]
+    local want got status
+    want=$(say "$2")
+    if ! grep -q ' 0$' <<<"$want"; then
+        not_ok "$1" "without Firn: $(tail -n 1 <<<"$want")"
+        return
+    fi
+    got=$(preload=$FIRN_LIB options=${3:+cold=on:cold_after=1:fault=signal} say "$2" "${3:-}")
+    status=$?
+    if [ $status = 4 ]; then
+        skip "$1" "no cold tier: $(tail -n 1 <<<"$got")"
+    elif [ $status != 0 ]; then
+        not_ok "$1" "status $status: $(tail -n 1 <<<"$got")"
+    elif [ "$want" != "$got" ]; then
+        not_ok "$1" "$(diff <(echo "$want") <(echo "$got") | grep '^[<>]' | head -n 6 | tr '\n' ' ')"
+    else
+        ok "$1"
+    fi
+}
+
+check_all() { # LABEL
+    local program
+    for program in handed handed_paths; do
+        check_handed "$1$program" "$program"
+        check_handed "$1$program, cold" "$program" cold
+    done
+}
+
+user=()
+check_all ''
+# Engine `signal` needs no right.
+if [ "$(id -u)" = 0 ]; then
+    chmod 755 "$work"
+    user=(setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all)
+    "${user[@]}" test -x "$FIRN_BUILD/tests/preload/handed" -a -r "$FIRN_LIB" && check_all 'without rights: '
+fi
+finish
