@@ -1,15 +1,15 @@
-// The ChaCha keystream (D. J. Bernstein, 2008; block layout of RFC 8439), four blocks at a time.
+// The ChaCha keystream (D. J. Bernstein, 2008; block layout of RFC 8439), eight blocks at a time.
 // Firn draws randomness with 8 rounds (published attacks reach 7 and stay far out of reach there),
 // and runs the same code with 20 against the RFC's vectors.
 #ifndef FIRN_BASE_CHACHA_H
 #define FIRN_BASE_CHACHA_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-// Where the processor has AVX-512 its rotations are used. Tests set this, and then they are not.
-extern bool firn_chacha_is_plain;
+// What is used at most of what the processor has: 2 AVX-512, with its rotations; 1 AVX2; 0 neither. Tests
+// lower it.
+extern unsigned firn_chacha_most;
 
 enum { CHACHA_QUAD = 256 }; // bytes in four blocks
 
