@@ -11,6 +11,9 @@
 #define FIRN_CHECKED __attribute__((warn_unused_result))
 #define FIRN_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 #define FIRN_EXPORT __attribute__((visibility("default")))
+// For a declaration: -fvisibility=hidden is about definitions, and what is declared only might be another
+// module's, which takes an instruction more to reach.
+#define FIRN_HIDDEN __attribute__((visibility("hidden")))
 // Initial-exec: a preloaded library's thread-local pointer costs one load and never allocates.
 #define FIRN_TLS __thread __attribute__((tls_model("initial-exec")))
 #define FIRN_CALLER() ((uintptr_t)__builtin_return_address(0))

@@ -63,10 +63,11 @@ struct root {
 };
 
 // Page-aligned and alone on its pages. Hidden; read without indirection.
-extern union root_pages {
+union root_pages {
     struct root root;
     char pages[FIRN_PAGE];
-} firn_root_pages;
+};
+extern FIRN_HIDDEN union root_pages firn_root_pages;
 _Static_assert(sizeof(struct root) <= FIRN_PAGE, "one page");
 #define FIRN_ROOT (firn_root_pages.root)
 
