@@ -60,6 +60,25 @@ WIPE_WIDE FIRN_INLINE void wipe_store_wide(char *p) {
     _mm256_storeu_si256((__m256i *)(void *)p, _mm256_setzero_si256());
 }
 
+// Where the eight registers begin that cover 8 * w bytes, 32 at least. Looked up: to compute it takes three
+// instructions for each.
+#define WIPE_AT_WIDE(w, most) (uint8_t)(8 * (w) < (most) + 32 ? 8 * (w)-32 : (most))
+#define WIPE_ROW_WIDE(w)                                                                           \
+    {                                                                                              \
+        WIPE_AT_WIDE(w, 0), WIPE_AT_WIDE(w, 32), WIPE_AT_WIDE(w, 64), WIPE_AT_WIDE(w, 96),         \
+            WIPE_AT_WIDE(w, 128), WIPE_AT_WIDE(w, 160), WIPE_AT_WIDE(w, 192), WIPE_AT_WIDE(w, 224) \
+    }
+#define WIPE_ROWS_WIDE(w)                                                                          \
+    WIPE_ROW_WIDE(w), WIPE_ROW_WIDE((w) + 1), WIPE_ROW_WIDE((w) + 2), WIPE_ROW_WIDE((w) + 3)
+static const uint8_t wipe_rows_wide[][WIPE_REGISTERS] = {
+    WIPE_ROWS_WIDE(4),  WIPE_ROWS_WIDE(8),  WIPE_ROWS_WIDE(12), WIPE_ROWS_WIDE(16),
+    WIPE_ROWS_WIDE(20), WIPE_ROWS_WIDE(24), WIPE_ROWS_WIDE(28), WIPE_ROW_WIDE(32),
+};
+enum { WIPE_LEAST_WORDS = WIPE_REGISTER / WIPE_WORD };
+_Static_assert(sizeof wipe_rows_wide ==
+                   (WIPE_STEP / WIPE_WORD - WIPE_LEAST_WORDS + 1) * WIPE_REGISTERS,
+               "all");
+
 WIPE_WIDE FIRN_INLINE void wipe_zero_wide(void *p, size_t n) {
     char *bytes = p;
     if (FIRN_UNLIKELY(n < WIPE_REGISTER)) {
@@ -68,17 +87,23 @@ WIPE_WIDE FIRN_INLINE void wipe_zero_wide(void *p, size_t n) {
         wipe_store_zero(bytes + n - WIPE_WORD);
         return;
     }
-    char *last = bytes + n - WIPE_REGISTER;
-    for (; FIRN_UNLIKELY(last - bytes > WIPE_STEP - WIPE_REGISTER); bytes += WIPE_STEP) {
+    if (FIRN_UNLIKELY(n > WIPE_STEP)) {
+        for (; n > WIPE_STEP; bytes += WIPE_STEP, n -= WIPE_STEP) {
 #pragma GCC unroll 8
-        for (size_t i = 0; i < WIPE_REGISTERS; i++) {
-            wipe_store_wide(bytes + i * WIPE_REGISTER);
+            for (size_t i = 0; i < WIPE_STEP; i += WIPE_REGISTER) {
+                wipe_store_wide(bytes + i);
+            }
+            __asm__(
+                "" ::
+                    : "memory"); // lest it becomes a call of memset, which costs short slots, too
         }
+        bytes -= WIPE_STEP - n; // a whole step of what is left
+        n = WIPE_STEP;
     }
+    const uint8_t *at = wipe_rows_wide[n / WIPE_WORD - WIPE_LEAST_WORDS];
 #pragma GCC unroll 8
     for (size_t i = 0; i < WIPE_REGISTERS; i++) {
-        char *here = bytes + i * WIPE_REGISTER;
-        wipe_store_wide(here < last ? here : last);
+        wipe_store_wide(bytes + at[i]);
     }
 }
 
@@ -89,17 +114,20 @@ WIPE_WIDE FIRN_INLINE bool wipe_is_zero_wide(const void *p, size_t n) {
                 wipe_load(bytes + n - WIPE_WORD)) == 0;
     }
     __m256i seen = _mm256_setzero_si256();
-    const char *last = bytes + n - WIPE_REGISTER;
-    for (; FIRN_UNLIKELY(last - bytes > WIPE_STEP - WIPE_REGISTER); bytes += WIPE_STEP) {
+    if (FIRN_UNLIKELY(n > WIPE_STEP)) {
+        for (; n > WIPE_STEP; bytes += WIPE_STEP, n -= WIPE_STEP) {
 #pragma GCC unroll 8
-        for (size_t i = 0; i < WIPE_REGISTERS; i++) {
-            seen = _mm256_or_si256(seen, wipe_load_wide(bytes + i * WIPE_REGISTER));
+            for (size_t i = 0; i < WIPE_STEP; i += WIPE_REGISTER) {
+                seen = _mm256_or_si256(seen, wipe_load_wide(bytes + i));
+            }
         }
+        bytes -= WIPE_STEP - n;
+        n = WIPE_STEP;
     }
+    const uint8_t *at = wipe_rows_wide[n / WIPE_WORD - WIPE_LEAST_WORDS];
 #pragma GCC unroll 8
     for (size_t i = 0; i < WIPE_REGISTERS; i++) {
-        const char *here = bytes + i * WIPE_REGISTER;
-        seen = _mm256_or_si256(seen, wipe_load_wide(here < last ? here : last));
+        seen = _mm256_or_si256(seen, wipe_load_wide(bytes + at[i]));
     }
     return _mm256_testz_si256(seen, seen) != 0;
 }
