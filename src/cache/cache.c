@@ -95,7 +95,7 @@ static struct bin *bin_make(struct cache *c, unsigned cell) {
     spans -=
         (uintptr_t)cache_span(&(struct cache_cell){.step_down = step_down}, root_cell_base(cell));
     c->cells[cell] = (struct cache_cell){
-        .top = b->entries,
+        .top = cache_top_at(c, b->entries),
         .base = root_cell_base(cell),
         .spans = spans,
         .mixer = mixer,
@@ -110,11 +110,11 @@ static struct bin *bin_make(struct cache *c, unsigned cell) {
 }
 
 static uint32_t bin_count(const struct bin *b) {
-    return (uint32_t)(b->cache->cells[b->cell].top - b->entries);
+    return (uint32_t)(cache_place(b->cache, b->cache->cells[b->cell].top) - b->entries);
 }
 
 static void bin_set_count(struct bin *b, uint32_t n) {
-    b->cache->cells[b->cell].top = &b->entries[n];
+    b->cache->cells[b->cell].top = cache_top_at(b->cache, &b->entries[n]);
 }
 
 // A vector that has been filled once over has shown that it is needed.
@@ -253,7 +253,7 @@ static void bin_flush_mixer(struct bin *b) {
 static uint64_t stashed_vector[2] = {0, VECTOR_END};
 
 static bool is_stashed(const struct bin *b) {
-    return b->cache->cells[b->cell].top == &stashed_vector[1];
+    return cache_place(b->cache, b->cache->cells[b->cell].top) == &stashed_vector[1];
 }
 
 uint32_t cache_count_entries(const struct bin *b) {
@@ -263,7 +263,7 @@ uint32_t cache_count_entries(const struct bin *b) {
 static void bin_stash(struct bin *b) {
     if (!is_stashed(b) && bin_count(b) != 0) {
         b->stash = bin_count(b);
-        b->cache->cells[b->cell].top = &stashed_vector[1];
+        b->cache->cells[b->cell].top = cache_top_at(b->cache, &stashed_vector[1]);
     }
 }
 
@@ -294,7 +294,7 @@ FIRN_COLD static void bin_make_room(struct bin *b) {
 void cache_release(struct cache *c, uint64_t entry) {
     uintptr_t at = cache_cell_at(c, entry & ENTRY_ADDRESS);
     struct cache_cell *e = cache_cell(c, at);
-    if (FIRN_UNLIKELY(*e->top == VECTOR_END)) {
+    if (FIRN_UNLIKELY(*cache_place(c, e->top) == VECTOR_END)) {
         bin_make_room(c->bins[at >> CELL_LINE_SHIFT]);
     }
     if (FIRN_UNLIKELY(*c->noise_at == 0)) {
@@ -307,10 +307,10 @@ void cache_release(struct cache *c, uint64_t entry) {
 void cache_release_all(struct cache *c, const uint64_t *entries, uint32_t n) {
     for (uint32_t i = 0; i < n; i++) {
         uintptr_t at = cache_cell_at(c, entries[i] & ENTRY_ADDRESS);
-        uint64_t *top = cache_cell(c, at)->top;
+        uintptr_t top = cache_cell(c, at)->top;
         const uint8_t *noise_at = c->noise_at;
         uint64_t noise = *noise_at;
-        if (FIRN_LIKELY(*top != VECTOR_END) && FIRN_LIKELY(noise != 0)) {
+        if (FIRN_LIKELY(*cache_place(c, top) != VECTOR_END) && FIRN_LIKELY(noise != 0)) {
             c->noise_at = noise_at + 1;
             cache_push(c, at, top, noise, entries[i]);
         } else {

@@ -49,9 +49,9 @@ struct bin {
 // A cell as the fast paths need it, in one line. All zero until first used: then every address is
 // beyond it.
 struct cache_cell {
-    _Alignas(FIRN_CACHE_LINE) uint64_t *top;
-    uintptr_t base;  // address of the cell
-    uintptr_t bytes; // how much of it had descriptors when last looked at
+    _Alignas(FIRN_CACHE_LINE) uintptr_t top; // cache_place
+    uintptr_t base;                          // address of the cell
+    uintptr_t bytes;                         // how much of it had descriptors when last looked at
     uintptr_t spans; // where the descriptor of the span at address 0 would be (cache_span)
     uint64_t *mixer; // freed slots, or 0
     // What of an address, or of an entry, is its span's: all bits but those within the span and, for entries,
@@ -87,6 +87,7 @@ struct cache {
     struct cache *next_idle;
     _Atomic bool is_used;
     _Atomic bool is_dead; // in a forked child: its thread stayed in the parent
+    uint64_t nothing;     // 0: the vector of cells not used yet
     // size_class_table with each class's first cell in place of the class, in bytes from here. In the
     // empty cache all lead to its beginning, where zeros stand, there and in each further line, as in its cells.
     uint32_t first_cells[SIZE_TABLE_MAX / 16 + 1];
@@ -146,17 +147,27 @@ FIRN_INLINE struct span *cache_span(const struct cache_cell *e, uintptr_t start)
     return (struct span *)(e->spans + (start >> FIRN_OPAQUE(e->step_down) << CACHE_STEP_UP));
 }
 
+// The place after a vector's last entry, given the cell's `top`, which counts from behind `nothing`: a cell
+// that is all zero then has an empty vector, and malloc need not ask whether it has one at all.
+FIRN_INLINE uint64_t *cache_place(const struct cache *c, uintptr_t top) {
+    return (uint64_t *)((uintptr_t)(&c->nothing + 1) + top);
+}
+
+FIRN_INLINE uintptr_t cache_top_at(const struct cache *c, const uint64_t *place) {
+    return (uintptr_t)place - (uintptr_t)(&c->nothing + 1);
+}
+
 // The next entry of a vector, given the cell's `top`, or 0 if there is none; it stays there until
 // cache_take.
-FIRN_INLINE uint64_t cache_peek(const uint64_t *top) {
-    return FIRN_LIKELY(top != NULL) ? top[-1] : 0;
+FIRN_INLINE uint64_t cache_peek(const struct cache *c, uintptr_t top) {
+    return cache_place(c, top)[-1];
 }
 
 // Takes the entry that was peeked at below `top` and marks its slot live. Returns its address.
 // (Stores what it is given: a signal handler may have forked in between, and in the child, which goes
 // on here with the parent's registers, the cell's own top now names something else; bin_unstash.)
-FIRN_INLINE uintptr_t cache_take(struct cache_cell *e, uint64_t *top, uint64_t entry) {
-    e->top = top - 1;
+FIRN_INLINE uintptr_t cache_take(struct cache_cell *e, uintptr_t top, uint64_t entry) {
+    e->top = top - sizeof(uint64_t);
     uintptr_t address = entry & ENTRY_ADDRESS;
     struct span *s = cache_span(e, entry & e->span_keep);
     _Atomic uint64_t *w = &s->live[entry >> (ENTRY_SLOT_SHIFT + 6)];
@@ -168,19 +179,19 @@ FIRN_INLINE uintptr_t cache_take(struct cache_cell *e, uint64_t *top, uint64_t e
 // Puts an entry of a span this cache owns into circulation. `top` is e->top, where the vector is not
 // full; `noise` is the byte at c->noise_at, not 0. (The caller has looked at both; loaded again here
 // they would cost three loads more, since no compiler can know that they have not changed.)
-FIRN_INLINE void cache_push(struct cache *c, uintptr_t at, uint64_t *top, uint64_t noise,
+FIRN_INLINE void cache_push(struct cache *c, uintptr_t at, uintptr_t top, uint64_t noise,
                             uint64_t entry) {
     struct cache_cell *e = cache_cell(c, at);
     uint64_t *place = &e->mixer[noise & e->mixer_mask];
     uint64_t out = *place;
     *place = entry;
-    *top = out;
+    *cache_place(c, top) = out;
     // A branch, not arithmetic: the next top must not wait for `out` to be loaded.
     if (FIRN_LIKELY(out != 0)) {
         if (FIRN_VERIFY) {
             slot_expect(out & ENTRY_ADDRESS); // the next to be handed out
         }
-        e->top = top + 1;
+        e->top = top + sizeof(uint64_t);
     }
 }
 

@@ -36,8 +36,8 @@ FIRN_INLINE void *heap_alloc_fast(size_t size, uintptr_t site) {
         return heap_alloc_slow(size, heap_site(site));
     }
     struct cache_cell *e = cache_cell_for(c, first, heap_site(site));
-    uint64_t *top = e->top;
-    uint64_t entry = cache_peek(top);
+    uintptr_t top = e->top;
+    uint64_t entry = cache_peek(c, top);
     if (FIRN_UNLIKELY(entry == 0)) {
         return heap_alloc_slow(size, heap_site(site));
     }
@@ -61,10 +61,10 @@ FIRN_INLINE bool heap_circulate(struct cache *c, uintptr_t at, uint64_t entry) {
     if (FIRN_QUARANTINE != 0) {
         return cache_hold(c, entry, e->slot_bytes);
     }
-    uint64_t *top = e->top;
+    uintptr_t top = e->top;
     const uint8_t *noise_at = c->noise_at;
     uint64_t noise = FIRN_OPAQUE((uint64_t)*noise_at);
-    if (FIRN_UNLIKELY(*top == VECTOR_END) || FIRN_UNLIKELY(noise == 0)) {
+    if (FIRN_UNLIKELY(*cache_place(c, top) == VECTOR_END) || FIRN_UNLIKELY(noise == 0)) {
         return false;
     }
     c->noise_at = noise_at + 1;

@@ -61,9 +61,9 @@ struct request {
 // The next slot of a cell, NULL when there is neither one nor memory for one.
 static void *take_slot(struct cache *c, unsigned cell, size_t size, uintptr_t site) {
     struct cache_cell *e = &c->cells[cell];
-    uint64_t entry = cache_peek(e->top);
+    uint64_t entry = cache_peek(c, e->top);
     if (entry == 0 && cache_refill(c, cell)) {
-        entry = cache_peek(e->top);
+        entry = cache_peek(c, e->top);
     }
     if (entry == 0) {
         return NULL;

@@ -439,8 +439,8 @@ static void go_on_in_child(bool is_push) {
     uintptr_t freed = get(64);
     unsigned cell = small_cell(64, site);
     struct cache_cell *e = &firn_cache->cells[cell];
-    uint64_t *top = e->top;
-    uint64_t entry = cache_peek(top);
+    uintptr_t top = e->top;
+    uint64_t entry = cache_peek(firn_cache, top);
     cache_before_fork();
     (void)cache_after_fork(true);
     NEED(e->top != top);

@@ -150,14 +150,14 @@ static void link_cut(void) {
 static void held_and_live(void) {
     // The vector's next slot, handed out without being taken.
     struct bin *b = bin_of(owned);
-    uint64_t entry = firn_cache->cells[owned->cell].top[-1];
+    uint64_t entry = cache_peek(firn_cache, firn_cache->cells[owned->cell].top);
     NEED(entry != 0 && b->entries[0] != 0);
     span_set_live(small_span((void *)(entry & ENTRY_ADDRESS)), (unsigned)(entry >> 56));
 }
 
 static void held_twice(void) {
     struct bin *b = bin_of(owned);
-    NEED(firn_cache->cells[owned->cell].top - b->entries >= 2);
+    NEED(cache_count_entries(b) >= 2);
     b->entries[1] = b->entries[0];
 }
 
