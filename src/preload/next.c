@@ -55,6 +55,9 @@ static bool is_wary(void) {
 // The state is not known before it is decided whether the heap serves this process at all (foreign.c), and that is
 // not for the first call of another library's constructor to decide.
 void call_look_up(void) {
+    if (firn_call_state != CALL_UNKNOWN) {
+        return; // and is read-only
+    }
     if (!is_found) {
         find_all();
         is_found = true;

@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { ARGUMENTS = 8, CASES_MOST = 256, BLOCKS_MOST = 1024, BLOCK_BYTES = 8192, SPLIT = 4096 };
+enum { ARGUMENTS = 8, CASES_MOST = 256, BLOCKS_MOST = 1024, BLOCK_BYTES = 16384, SPLIT = 4096 };
 
 struct handed {
     const char *name;
