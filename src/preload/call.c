@@ -21,6 +21,9 @@ void call_add_heap(struct call *c, uintptr_t address, size_t bytes) {
 }
 
 bool call_pin(struct call *c) {
+    if (c->is_touching) {
+        return false;
+    }
     if (c->small.high != 0) {
         c->small_pin = pin_enter(c->small.low, c->small.high - c->small.low);
     }

@@ -34,7 +34,7 @@ struct call {
 };
 
 void call_add_heap(struct call *c, uintptr_t address, size_t bytes);
-// Pins. True: everything is to be added once more.
+// Pins. True: everything is to be added once more, and then this to be called again.
 bool call_pin(struct call *c);
 void call_unpin(const struct call *c);
 
@@ -69,7 +69,7 @@ FIRN_INLINE size_t call_count(int n) {
     return n > 0 ? (size_t)n : 0;
 }
 
-// Any is in the heap.
+// Pins, if any is in the heap. As call_pin.
 FIRN_INLINE bool call_begin(struct call *c) {
     return FIRN_UNLIKELY((c->small.high | c->large.high) != 0) && call_pin(c);
 }
@@ -135,10 +135,9 @@ int call_next_clock_gettime(clockid_t clock, struct timespec *out);
 #define CALL(type, adds, name, ...)                                                                \
     do {                                                                                           \
         struct call c = {0};                                                                       \
-        adds;                                                                                      \
-        if (call_begin(&c)) {                                                                      \
+        do {                                                                                       \
             adds;                                                                                  \
-        }                                                                                          \
+        } while (call_begin(&c));                                                                  \
         if (FIRN_UNLIKELY(firn_call_state == CALL_UNKNOWN)) {                                      \
             call_look_up();                                                                        \
         }                                                                                          \

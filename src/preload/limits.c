@@ -22,10 +22,9 @@ static void add_limits(struct call *c, const struct rlimit *new_limit,
 static int change(int process, int resource, const struct rlimit *new_limit,
                   struct rlimit *old_limit) {
     struct call c = {0};
-    add_limits(&c, new_limit, old_limit);
-    if (call_begin(&c)) {
+    do {
         add_limits(&c, new_limit, old_limit);
-    }
+    } while (call_begin(&c));
     int result = allowance_change(process, resource, new_limit, old_limit);
     call_end(&c);
     // Only what the kernel has read may be read.

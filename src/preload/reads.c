@@ -70,15 +70,20 @@ CALL_GUARDED(int, memfd_create, (const char *name, unsigned flags), (name, flags
              add_path(&c, name));
 
 // The argument is a number, or one of several small structures.
+FIRN_COLD static int wary_fcntl(int fd, int command, void *p) {
+    CALL(int, add(&c, p, sizeof(struct flock64)), fcntl, fd, command, p);
+}
+
 FIRN_EXPORT int fcntl(int fd, int command, ...) {
     va_list arguments;
     va_start(arguments, command);
     void *p = va_arg(arguments, void *);
     va_end(arguments);
-    if (call_is_plain()) {
-        return next.fcntl(fd, command, p);
-    }
-    CALL(int, add(&c, p, sizeof(struct flock64)), fcntl, fd, command, p);
+    return call_is_plain() ? next.fcntl(fd, command, p) : wary_fcntl(fd, command, p);
+}
+
+FIRN_COLD static int wary_fcntl64(int fd, int command, void *p) {
+    CALL(int, add(&c, p, sizeof(struct flock64)), fcntl64, fd, command, p);
 }
 
 FIRN_EXPORT int fcntl64(int fd, int command, ...) {
@@ -86,10 +91,7 @@ FIRN_EXPORT int fcntl64(int fd, int command, ...) {
     va_start(arguments, command);
     void *p = va_arg(arguments, void *);
     va_end(arguments);
-    if (call_is_plain()) {
-        return next.fcntl64(fd, command, p);
-    }
-    CALL(int, add(&c, p, sizeof(struct flock64)), fcntl64, fd, command, p);
+    return call_is_plain() ? next.fcntl64(fd, command, p) : wary_fcntl64(fd, command, p);
 }
 
 // Extended attributes by descriptor; those by path are in paths.c.
@@ -162,7 +164,7 @@ CALL_GUARDED(int, semtimedop, (int set, struct sembuf *p, size_t n, const struct
              (set, p, n, timeout), add(&c, p, n * sizeof *p), add(&c, timeout, sizeof *timeout));
 
 // A number, a structure, or an array as long as the set.
-FIRN_EXPORT int semctl(int set, int index, int what, ...) {
+FIRN_COLD FIRN_EXPORT int semctl(int set, int index, int what, ...) {
     va_list arguments;
     va_start(arguments, what);
     void *p = va_arg(arguments, void *);
@@ -170,7 +172,7 @@ FIRN_EXPORT int semctl(int set, int index, int what, ...) {
     CALL(int, call_add_object(&c, p), semctl, set, index, what, p);
 }
 
-FIRN_EXPORT mqd_t mq_open(const char *name, int flags, ...) {
+FIRN_COLD FIRN_EXPORT mqd_t mq_open(const char *name, int flags, ...) {
     va_list arguments;
     va_start(arguments, flags);
     mode_t mode = (flags & O_CREAT) != 0 ? va_arg(arguments, mode_t) : 0;

@@ -68,10 +68,9 @@ CALL_GUARDED(int, mtx_timedlock, (mtx_t *restrict m, const struct timespec *rest
 // A pin of its own for the mutex: what lies between the two is not to be kept for as long as somebody waits.
 static struct call pin_mutex(const void *m, size_t bytes) {
     struct call c = {0};
-    add(&c, m, bytes);
-    if (call_begin(&c)) {
+    do {
         add(&c, m, bytes);
-    }
+    } while (call_begin(&c));
     return c;
 }
 
