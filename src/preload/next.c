@@ -70,7 +70,8 @@ void call_look_up(void) {
 __attribute__((constructor)) static void look_up(void) {
     life_decide();
     call_look_up();
-    map_make_readonly((uintptr_t)firn_next_start, (size_t)(firn_next_end - firn_next_start));
+    map_make_readonly((uintptr_t)firn_next_start,
+                      (uintptr_t)firn_next_end - (uintptr_t)firn_next_start);
     pin_announce();
     if (firn_call_state == CALL_WARY) {
         call_keep_streams();

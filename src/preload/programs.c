@@ -103,19 +103,19 @@ static char *const *vector(const char **v) {
 }
 
 FIRN_COLD FIRN_EXPORT int execl(const char *path, const char *first, ...) {
-    MAKE_VECTOR(first);
+    MAKE_VECTOR(first); // cppcheck-suppress allocaCalled
     va_end(rest);
     return execv(path, vector(v));
 }
 
 FIRN_COLD FIRN_EXPORT int execlp(const char *file, const char *first, ...) {
-    MAKE_VECTOR(first);
+    MAKE_VECTOR(first); // cppcheck-suppress allocaCalled
     va_end(rest);
     return execvp(file, vector(v));
 }
 
 FIRN_COLD FIRN_EXPORT int execle(const char *path, const char *first, ...) {
-    MAKE_VECTOR(first);
+    MAKE_VECTOR(first); // cppcheck-suppress allocaCalled
     char *const *envp = va_arg(rest, char *const *);
     va_end(rest);
     return execve(path, vector(v), envp);

@@ -1,5 +1,5 @@
 // The calls by which a program lets the kernel write into its memory; those by which it only reads are in
-// reads.c.
+// reads.c and its like. What few programs call is apart from the rest in the library (FIRN_COLD, firn.ld).
 #include "src/preload/call.h"
 
 #include <fcntl.h>
@@ -83,19 +83,21 @@ FIRN_EXPORT ssize_t readv(int fd, const struct iovec *v, int n) {
     CALL(ssize_t, call_add_vector(&c, v, call_count(n)), readv, fd, v, n);
 }
 
-FIRN_EXPORT ssize_t preadv(int fd, const struct iovec *v, int n, off_t offset) {
+FIRN_COLD FIRN_EXPORT ssize_t preadv(int fd, const struct iovec *v, int n, off_t offset) {
     CALL(ssize_t, call_add_vector(&c, v, call_count(n)), preadv, fd, v, n, offset);
 }
 
-FIRN_EXPORT ssize_t preadv64(int fd, const struct iovec *v, int n, off64_t offset) {
+FIRN_COLD FIRN_EXPORT ssize_t preadv64(int fd, const struct iovec *v, int n, off64_t offset) {
     CALL(ssize_t, call_add_vector(&c, v, call_count(n)), preadv64, fd, v, n, offset);
 }
 
-FIRN_EXPORT ssize_t preadv2(int fd, const struct iovec *v, int n, off_t offset, int flags) {
+FIRN_COLD FIRN_EXPORT ssize_t preadv2(int fd, const struct iovec *v, int n, off_t offset,
+                                      int flags) {
     CALL(ssize_t, call_add_vector(&c, v, call_count(n)), preadv2, fd, v, n, offset, flags);
 }
 
-FIRN_EXPORT ssize_t preadv64v2(int fd, const struct iovec *v, int n, off64_t offset, int flags) {
+FIRN_COLD FIRN_EXPORT ssize_t preadv64v2(int fd, const struct iovec *v, int n, off64_t offset,
+                                         int flags) {
     CALL(ssize_t, call_add_vector(&c, v, call_count(n)), preadv64v2, fd, v, n, offset, flags);
 }
 
@@ -181,7 +183,7 @@ FIRN_EXPORT ssize_t getrandom(void *p, size_t n, unsigned flags) {
     CALL(ssize_t, add(&c, p, n), getrandom, p, n, flags);
 }
 
-FIRN_EXPORT int getentropy(void *p, size_t n) {
+FIRN_COLD FIRN_EXPORT int getentropy(void *p, size_t n) {
     CALL(int, add(&c, p, n), getentropy, p, n);
 }
 
@@ -218,8 +220,8 @@ FIRN_EXPORT ssize_t recvfrom(int fd, void *restrict p, size_t n, int flags, __SO
          fd, p, n, flags, from, from_bytes);
 }
 
-FIRN_EXPORT ssize_t __recvfrom_chk(int fd, void *p, size_t n, size_t room, int flags,
-                                   struct sockaddr *from, socklen_t *from_bytes) {
+FIRN_COLD FIRN_EXPORT ssize_t __recvfrom_chk(int fd, void *p, size_t n, size_t room, int flags,
+                                             struct sockaddr *from, socklen_t *from_bytes) {
     CALL(ssize_t, (add(&c, p, n), call_add_address(&c, from, from_bytes)), __recvfrom_chk, fd, p, n,
          room, flags, from, from_bytes);
 }
@@ -228,8 +230,8 @@ FIRN_EXPORT ssize_t recvmsg(int fd, struct msghdr *m, int flags) {
     CALL(ssize_t, call_add_message(&c, m), recvmsg, fd, m, flags);
 }
 
-FIRN_EXPORT int recvmmsg(int fd, struct mmsghdr *m, unsigned n, int flags,
-                         struct timespec *timeout) {
+FIRN_COLD FIRN_EXPORT int recvmmsg(int fd, struct mmsghdr *m, unsigned n, int flags,
+                                   struct timespec *timeout) {
     CALL(int, (add_messages(&c, m, n), add(&c, timeout, sizeof *timeout)), recvmmsg, fd, m, n,
          flags, timeout);
 }
@@ -261,7 +263,7 @@ FIRN_EXPORT int socketpair(int domain, int type, int protocol, int ends[2]) {
     CALL(int, add(&c, ends, 2 * sizeof *ends), socketpair, domain, type, protocol, ends);
 }
 
-FIRN_EXPORT ssize_t msgrcv(int queue, void *p, size_t n, long type, int flags) {
+FIRN_COLD FIRN_EXPORT ssize_t msgrcv(int queue, void *p, size_t n, long type, int flags) {
     CALL(ssize_t, add(&c, p, sizeof(long) + n), msgrcv, queue, p, n, type, flags);
 }
 
@@ -289,8 +291,8 @@ FIRN_EXPORT int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeo
          mask);
 }
 
-FIRN_EXPORT int __ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
-                            const sigset_t *mask, size_t room) {
+FIRN_COLD FIRN_EXPORT int __ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
+                                      const sigset_t *mask, size_t room) {
     CALL(int, (add(&c, fds, n * sizeof *fds), add(&c, mask, sizeof *mask)), __ppoll_chk, fds, n,
          timeout, mask, room);
 }
@@ -338,13 +340,13 @@ FIRN_EXPORT int nanosleep(const struct timespec *time, struct timespec *rest) {
     CALL(int, (add(&c, rest, sizeof *rest), add(&c, time, sizeof *time)), nanosleep, time, rest);
 }
 
-FIRN_EXPORT int sigtimedwait(const sigset_t *restrict set, siginfo_t *restrict info,
-                             const struct timespec *restrict timeout) {
+FIRN_COLD FIRN_EXPORT int sigtimedwait(const sigset_t *restrict set, siginfo_t *restrict info,
+                                       const struct timespec *restrict timeout) {
     CALL(int, (add(&c, info, sizeof *info), add(&c, set, sizeof *set)), sigtimedwait, set, info,
          timeout);
 }
 
-FIRN_EXPORT int sigwaitinfo(const sigset_t *restrict set, siginfo_t *restrict info) {
+FIRN_COLD FIRN_EXPORT int sigwaitinfo(const sigset_t *restrict set, siginfo_t *restrict info) {
     CALL(int, (add(&c, info, sizeof *info), add(&c, set, sizeof *set)), sigwaitinfo, set, info);
 }
 

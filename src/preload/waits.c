@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <pthread.h>
 #include <semaphore.h>
-#include <string.h>
 #include <threads.h>
 #include <time.h>
 
@@ -22,12 +21,14 @@
 CALL_DEFINITIONS(call_find_any_waits, call_fails_by_result);
 
 // Where there are two of a name, dlsym has at times found the older one, whose object is another.
-#define FIND_NEWER(name)                                                                           \
-    found = dlvsym(RTLD_NEXT, #name, "GLIBC_2.3.2");                                               \
-    memcpy(&next.name, found != NULL ? &found : (void *)&next.name, sizeof found)
+#define FIND_NEWER(name) find_newer((void **)(void *)&next.name, #name)
+
+static void find_newer(void **slot, const char *name) {
+    void *found = dlvsym(RTLD_NEXT, name, "GLIBC_2.3.2");
+    *slot = found != NULL ? found : *slot;
+}
 
 void call_find_waits(void) {
-    void *found;
     call_find_any_waits();
     FIND_NEWER(pthread_cond_wait);
     FIND_NEWER(pthread_cond_timedwait);
