@@ -102,9 +102,14 @@ static inline void say(const char *text) {
     }
 }
 
-// The kernel cannot read what is away, past the exported calls. It fetches nothing.
+// The kernel cannot read what is away, past the exported calls, of which syscall is one. It fetches nothing.
 static inline int is_away(const char *page) {
-    return syscall(SYS_access, page, F_OK) != 0 && errno == EFAULT;
+    long result;
+    __asm__ volatile("syscall"
+                     : "=a"(result)
+                     : "a"((long)SYS_access), "D"(page), "S"((long)F_OK)
+                     : "rcx", "r11", "memory");
+    return result == -EFAULT;
 }
 
 static inline int count_here(void) {
@@ -146,10 +151,13 @@ static inline void need_cold_tier(void) {
     give_up(4, s.cold_reason != NULL ? s.cold_reason : "not started", 0);
 }
 
+// Pages: guarded samples (one block in a thousand at level 3) never go.
+enum { SAMPLED_MOST = 6 };
+
 // Nothing else of the heap is touched meanwhile.
 static inline void make_cold(void) {
     int here = 1;
-    for (int i = 0; i < 400 && here > 0; i++) {
+    for (int i = 0; i < 400 && here > SAMPLED_MOST; i++) {
         for (int k = 0; k < blocks_count; k++) {
             firn_hint_cold(blocks[k], BLOCK_BYTES);
         }
@@ -160,7 +168,7 @@ static inline void make_cold(void) {
         nanosleep(&t, NULL);
         here = count_here();
     }
-    if (here > 0) {
+    if (here > SAMPLED_MOST) {
         give_up(2, "pages are still here", here);
     }
     for (int k = 0; k < kept_count; k++) {
