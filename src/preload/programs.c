@@ -73,9 +73,9 @@ CALL_GUARDED(int, posix_spawnp,
 // ---- vectors made of arguments --------------------------------------------------------------------
 
 // What follows the last is the environment, of execle.
-static size_t count_more(va_list rest) {
+static size_t count_more(const char *first, va_list rest) {
     size_t n = 0;
-    while (va_arg(rest, const char *) != NULL) {
+    while (first != NULL && va_arg(rest, const char *) != NULL) {
         n++;
     }
     return n;
@@ -92,7 +92,7 @@ static void fill_vector(const char **v, const char *first, size_t more, va_list 
 #define MAKE_VECTOR(first)                                                                         \
     va_list rest;                                                                                  \
     va_start(rest, first);                                                                         \
-    size_t more = (first) != NULL ? count_more(rest) : 0;                                          \
+    size_t more = count_more(first, rest);                                                         \
     va_end(rest);                                                                                  \
     const char **v = alloca((more + 2) * sizeof *v);                                               \
     va_start(rest, first);                                                                         \
