@@ -2,7 +2,6 @@
 
 #include "fuzz/fuzz.h"
 #include "src/heap/life.h"
-#include "src/slab/central.h"
 #include "src/span/large_heap.h"
 
 static struct cache *caches[ACTORS];
@@ -16,9 +15,6 @@ void actors_start(void) {
     }
     acting = 0;
     FUZZ_ENSURE(firn_cache == &firn_empty_cache);
-    for (unsigned i = 0; i < SIZE_CLASSES; i++) {
-        *firn_central[i].random = (struct random_stream){0};
-    }
     *firn_large.space.shared.random = (struct random_stream){0};
 }
 

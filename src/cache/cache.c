@@ -8,7 +8,6 @@
 #include "src/cache/sample_clock.h"
 #include "src/meta/arena.h"
 #include "src/os/lock.h"
-#include "src/os/map.h"
 #include "src/slab/central.h"
 #include "src/slab/owner.h"
 
@@ -19,7 +18,7 @@ FIRN_TLS struct cache *firn_cache = &firn_empty_cache;
 
 // Spans looked at in one refill: enough to fill a vector from a badly fragmented class, few enough
 // to stay short.
-enum { REFILL_SPANS = FRESH_RANGES - 1, NOISES_PER_PAGE = FIRN_PAGE / sizeof(struct noise) };
+enum { REFILL_SPANS = FRESH_RANGES - 1 };
 
 // What a vector is filled with at first: a page's worth of slots, within bounds.
 enum { FIRST_BYTES = FIRN_PAGE, FIRST_LEAST = 6, FIRST_MOST = 32, FIRST_CAPACITY = 46 };
@@ -27,8 +26,6 @@ enum { FIRST_BYTES = FIRN_PAGE, FIRST_LEAST = 6, FIRST_MOST = 32, FIRST_CAPACITY
 static struct lock registry_lock = LOCK_INIT(LOCK_CACHES);
 static struct cache *registry; // all caches ever made, by `next`
 static struct cache *idle;     // those without a thread, by `next_idle`
-static struct noise *spare_noises;
-static unsigned spare_noise_count;
 static size_t caches_made, caches_used;
 
 // ---- bins -------------------------------------------------------------------------------------
@@ -339,7 +336,8 @@ static bool bin_take_span(struct bin *b, uint32_t target, struct fresh *fresh) {
     struct span *s = bin_fullest(b);
     if (s != NULL) {
         list_remove(&s->links);
-    } else if ((s = central_take(b->cell, b->cache, b->cache->number)) == NULL) {
+    } else if ((s = central_take(b->cell, b->cache, b->cache->number, &b->cache->noise->stream)) ==
+               NULL) {
         return false;
     }
     bin_take_slots(b, s, target, fresh);
@@ -444,22 +442,10 @@ bool cache_is_virgin(const struct span *s, uintptr_t address) {
 
 // ---- threads ----------------------------------------------------------------------------------
 
-// Noise lies apart, on pages that the kernel wipes in a forked child.
-static struct noise *noise_make(void) {
-    if (spare_noise_count == 0) {
-        spare_noises = arena_alloc(FIRN_PAGE, FIRN_PAGE);
-        if (spare_noises == NULL) {
-            return NULL;
-        }
-        (void)!map_wipe_on_fork((uintptr_t)spare_noises, FIRN_PAGE);
-        spare_noise_count = NOISES_PER_PAGE;
-    }
-    return &spare_noises[--spare_noise_count];
-}
-
 // With registry_lock.
 static struct cache *cache_make(void) {
-    struct noise *noise = noise_make();
+    bool is_wiped; // if not, stash_all has to do
+    struct noise *noise = arena_alloc_wiped(sizeof *noise, &is_wiped);
     struct cache *c = noise != NULL ? arena_alloc(sizeof *c, FIRN_CACHE_LINE) : NULL;
     if (c == NULL) {
         return NULL;

@@ -218,9 +218,10 @@ static uint32_t capability_mask(void) {
 static bool start_parts(void) {
     caps_probe(capability_mask());
     walk_start(NULL, NULL); // while the environment is where the kernel put it
-    if (!root_start() || !central_start()) {
+    if (!root_start()) {
         return false;
     }
+    central_start();
     struct reservation large = FIRN_ROOT.data;
     size_t half = FIRN_ROOT.data.bytes / 2;
     large.base += half;
@@ -228,10 +229,11 @@ static bool start_parts(void) {
     large_start(&large);
     slot_start();
     central_set_hooks(is_dead, FIRN_SAFE_LINK ? is_link_whole : NULL);
-    _Atomic uint32_t *page = arena_alloc(FIRN_PAGE, FIRN_PAGE);
-    if (page != NULL && map_wipe_on_fork((uintptr_t)page, FIRN_PAGE)) {
-        atomic_store_explicit(page, 1, memory_order_relaxed);
-        same_process = page;
+    bool is_wiped;
+    _Atomic uint32_t *word = arena_alloc_wiped(sizeof *word, &is_wiped);
+    if (word != NULL && is_wiped) {
+        atomic_store_explicit(word, 1, memory_order_relaxed);
+        same_process = word;
     }
     return true;
 }

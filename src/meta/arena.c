@@ -26,6 +26,13 @@ static struct {
     size_t step; // bytes of the next commit
 } arena;
 
+// The rest of the page that arena_alloc_wiped took last. Guarded by arena_lock.
+static struct {
+    uintptr_t next;
+    size_t left;
+    bool is_wiped;
+} wiped;
+
 static struct lock arena_lock = LOCK_INIT(LOCK_ARENA);
 static _Atomic size_t committed_bytes; // written under the lock, read without: relaxed, a statistic
 
@@ -85,23 +92,51 @@ static void *take(size_t bytes, size_t align) {
     return (void *)at;
 }
 
-void *arena_alloc(size_t bytes, size_t align) {
-    int saved = errno;
-    size_t rounded;
-    void *p = NULL;
-    FIRN_ENSURE(align_is_power(align) && align >= 16 && align <= FIRN_PAGE);
-    if (bytes > PTRDIFF_MAX || !align_up_checked(bytes, align, &rounded)) {
-        return NULL;
-    }
-    lock_acquire(&arena_lock);
+// With the lock.
+static void *alloc(size_t rounded, size_t align) {
     errno = 0;
-    p = take(rounded, align);
+    void *p = take(rounded, align);
     // None yet, or full; or, in a sparse reservation, somebody else took the next piece. What is
     // left of the old reservation is given up.
     if (p == NULL && (errno == 0 || (arena.range.is_sparse && errno == EEXIST)) &&
         reserve(rounded)) {
         p = take(rounded, align);
     }
+    return p;
+}
+
+void *arena_alloc(size_t bytes, size_t align) {
+    int saved = errno;
+    size_t rounded;
+    FIRN_ENSURE(align_is_power(align) && align >= 16 && align <= FIRN_PAGE);
+    if (bytes > PTRDIFF_MAX || !align_up_checked(bytes, align, &rounded)) {
+        return NULL;
+    }
+    lock_acquire(&arena_lock);
+    void *p = alloc(rounded, align);
+    lock_release(&arena_lock);
+    errno = saved;
+    return p;
+}
+
+void *arena_alloc_wiped(size_t bytes, bool *is_wiped) {
+    int saved = errno;
+    size_t rounded = align_up(bytes, FIRN_CACHE_LINE);
+    FIRN_ENSURE(bytes > 0 && bytes <= FIRN_PAGE);
+    lock_acquire(&arena_lock);
+    if (wiped.left < rounded) {
+        void *page = alloc(FIRN_PAGE, FIRN_PAGE);
+        wiped.next = (uintptr_t)page;
+        wiped.left = page != NULL ? FIRN_PAGE : 0;
+        wiped.is_wiped = page != NULL && map_wipe_on_fork(wiped.next, FIRN_PAGE);
+    }
+    void *p = NULL;
+    if (wiped.left >= rounded) {
+        p = (void *)wiped.next;
+        wiped.next += rounded;
+        wiped.left -= rounded;
+    }
+    *is_wiped = wiped.is_wiped;
     lock_release(&arena_lock);
     errno = saved;
     return p;

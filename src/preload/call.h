@@ -89,7 +89,7 @@ enum call_state {
 };
 // With the definitions of all files on pages that are read-only after start: pointers to functions are what an
 // attacker wants.
-#define CALL_KEPT __attribute__((section(".bss.next")))
+#define CALL_KEPT __attribute__((section(".bss.call_kept")))
 extern unsigned char firn_call_state __attribute__((visibility("hidden"))); // enum call_state
 
 FIRN_INLINE bool call_is_plain(void) {

@@ -1,7 +1,6 @@
 #include "src/slab/central.h"
 
 #include "src/base/fatal.h"
-#include "src/meta/arena.h"
 #include "src/meta/page_state.h"
 #include "src/os/caps.h"
 #include "src/os/clock.h"
@@ -77,23 +76,13 @@ const struct central_cell *central_lists(unsigned cell) {
     return &cells[cell];
 }
 
-bool central_start(void) {
-    // Streams of all classes share pages that the kernel wipes in a child.
-    size_t bytes =
-        (SIZE_CLASSES * sizeof(struct random_stream) + FIRN_PAGE - 1) & ~(size_t)(FIRN_PAGE - 1);
-    struct random_stream *streams = arena_alloc(bytes, FIRN_PAGE);
-    if (streams == NULL) {
-        return false;
-    }
+void central_start(void) {
     is_rationed = FIRN_ROOT.is_sparse || caps_limits()->is_strict_overcommit ||
                   caps_limits()->data_bytes != UINT64_MAX;
-    (void)!map_wipe_on_fork((uintptr_t)streams, bytes); // without it, after_fork wipes
     owner_start();
     for (unsigned i = 0; i < SIZE_CLASSES; i++) {
         firn_central[i].lock = (struct lock)LOCK_INIT(LOCK_CLASS);
-        firn_central[i].random = &streams[i];
     }
-    return true;
 }
 
 static void insert_used(struct span *s) {
@@ -302,14 +291,15 @@ static struct span *take_empty(struct central *c, struct central_cell *cell) {
     return take_clean(c, cell);
 }
 
-static struct span *take_fresh(struct central *c, unsigned cell) {
+static struct span *take_fresh(struct central *c, unsigned cell, struct random_stream *random) {
     uint64_t before = firn_regions[cell].committed_bytes;
-    struct span *s = region_take(cell, c->random);
+    struct span *s = region_take(cell, random);
     note_committed(c, firn_regions[cell].committed_bytes - before);
     return s;
 }
 
-struct span *central_take(unsigned cell, struct cache *owner, uint64_t number) {
+struct span *central_take(unsigned cell, struct cache *owner, uint64_t number,
+                          struct random_stream *random) {
     unsigned class_index = root_cell_class(cell);
     struct central *c = &firn_central[class_index];
     struct central_cell *lists = &cells[cell];
@@ -326,10 +316,10 @@ struct span *central_take(unsigned cell, struct cache *owner, uint64_t number) {
         if (s != NULL) {
             list_remove(&s->links);
         } else {
-            s = take_fresh(c, cell);
+            s = take_fresh(c, cell, random);
         }
         if (s != NULL) {
-            span_set_up(s, cell, random_u64(c->random));
+            span_set_up(s, cell, random_u64(random));
         }
     }
     if (s != NULL) {
@@ -393,7 +383,6 @@ void central_after_fork(bool in_child, bool must_rebuild) {
         struct central *c = &firn_central[i];
         if (in_child) {
             lock_reset(&c->lock);
-            *c->random = (struct random_stream){0};
             if (must_rebuild) { // never cleared here: the parent may not have got to it
                 atomic_store_explicit(&c->must_rebuild, true, memory_order_relaxed);
             }

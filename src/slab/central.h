@@ -19,21 +19,23 @@ struct central_cell {
 
 struct central {
     struct lock lock;
-    _Atomic bool must_rebuild;    // in a forked child: the lists describe threads that are gone
-    size_t dirty_spans;           // of all its partitions
-    size_t committed_bytes;       // likewise
-    struct random_stream *random; // for this class's choices, under its lock
+    _Atomic bool must_rebuild; // in a forked child: the lists describe threads that are gone
+    size_t dirty_spans;        // of all its partitions
+    size_t committed_bytes;    // likewise
 };
 
 extern struct central firn_central[SIZE_CLASSES];
 
-// Single-threaded, after root_start. False on ENOMEM.
-bool central_start(void) FIRN_CHECKED;
+// Single-threaded, after root_start.
+void central_start(void);
 void central_set_purge_delay(uint32_t ms);
 
 // A span of the cell with at least one free slot, now owned by `owner` (whose number is `number`):
-// the fullest partly used one, else an empty one, else a fresh one. NULL: memory is exhausted.
-struct span *central_take(unsigned cell, struct cache *owner, uint64_t number);
+// the fullest partly used one, else an empty one, else a fresh one. What is left to chance is drawn
+// from `random`, the calling thread's: streams of the classes' own would be 512 bytes for each class in
+// use, and a seed. NULL: memory is exhausted.
+struct span *central_take(unsigned cell, struct cache *owner, uint64_t number,
+                          struct random_stream *random);
 
 // Takes a span back from its owner, who has removed it from its lists and put the slots in hand
 // among the free ones. A span without live slots becomes empty. Purges when too much is.

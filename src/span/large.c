@@ -36,10 +36,8 @@ static struct random_stream large_random;
 
 void large_start(const struct reservation *range) {
     const struct limits *limits = caps_limits();
-    struct random_stream *random = arena_alloc(FIRN_PAGE, FIRN_PAGE);
-    // Without the wipe, large_after_fork has to do.
-    bool is_wiped = random != NULL && map_wipe_on_fork((uintptr_t)random, FIRN_PAGE);
-    (void)is_wiped;
+    bool is_wiped; // if not, large_after_fork has to do
+    struct random_stream *random = arena_alloc_wiped(sizeof *random, &is_wiped);
     large->space.shared.random = random != NULL ? random : &large_random;
     large->space.is_rationed = limits->is_strict_overcommit || limits->data_bytes != UINT64_MAX;
     large->most_pieces = limits->max_map_count / LARGE_PIECES_SHARE;

@@ -14,7 +14,6 @@
 
 struct large_heap {
     struct lock lock;
-    struct space space;
     struct reuse reuse;
     struct closed closed;
     size_t live; // objects, and their whole pages
@@ -27,6 +26,7 @@ struct large_heap {
     // When the oldest cached run is due for purging; UINT64_MAX if there is none. Written under the
     // lock, read without, relaxed: a stale value delays upkeep by one call at most.
     _Atomic uint64_t due_ns;
+    struct space space; // last, for what it ends with
 };
 
 extern struct large_heap firn_large;

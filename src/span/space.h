@@ -13,10 +13,10 @@ enum { SPACE_TRACTS = 64 };
 // Valid when zero-filled, but for shared.random.
 struct space {
     struct tract_shared shared;
-    struct tract tracts[SPACE_TRACTS];
     _Atomic unsigned
         count;        // tracts below it are whole; also read without the lock (large_extent.c)
     bool is_rationed; // commit charge is limited: every tract commits exactly
+    struct tract tracts[SPACE_TRACTS]; // last: of most nothing is ever touched
 };
 
 // Adds a tract; false when there are too many or descriptor memory is exhausted.

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -206,8 +207,41 @@ static void forks(void **state) {
     assert_non_null(arena_alloc(16, 16));
 }
 
+// Small ones share a page, which a forked child finds zero; and which is nobody else's.
+static void allocate_wiped(void *context) {
+    caps_probe(CAP_ALL);
+    bool is_wiped[3];
+    errno = 77;
+    unsigned char *p = arena_alloc_wiped(1, &is_wiped[0]);
+    unsigned char *q = arena_alloc_wiped(512, &is_wiped[1]);
+    unsigned char *large = arena_alloc_wiped(FIRN_PAGE, &is_wiped[2]);
+    unsigned char *plain = arena_alloc(64, 64);
+    need(p != NULL && q != NULL && large != NULL && plain != NULL && errno == 77, 1);
+    need((uintptr_t)p % FIRN_PAGE == 0 && q == p + 64, 2);
+    need((uintptr_t)large % FIRN_PAGE == 0 && large != p, 3);
+    need((uintptr_t)plain / FIRN_PAGE != (uintptr_t)p / FIRN_PAGE, 4);
+    need(memory_is_zero(q, 512) && memory_is_zero(large, FIRN_PAGE), 5);
+    need(is_wiped[0] == is_wiped[1] && is_wiped[1] == is_wiped[2], 6);
+    p[0] = q[511] = large[0] = plain[0] = 1;
+    if (is_wiped[0]) {
+        pid_t child = fork();
+        if (child == 0) {
+            _exit(p[0] + q[511] + large[0] + (plain[0] == 1 ? 0 : 1));
+        }
+        int status = -1;
+        need(waitpid(child, &status, 0) == child && status == 0, 7);
+    }
+    (void)context;
+}
+
+static void allocates_what_a_child_loses(void **state) {
+    (void)state;
+    in_child(allocate_wiped, NULL);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(allocates_what_a_child_loses),
         cmocka_unit_test(allocates),
         cmocka_unit_test(grows),
         cmocka_unit_test(refuses_too_much),

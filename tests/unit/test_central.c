@@ -36,8 +36,10 @@ static int start(void **state) {
     return 0;
 }
 
+static struct random_stream choices;
+
 static struct span *take(unsigned class_index, struct cache *owner) {
-    struct span *s = central_take(root_cell(class_index, 0), owner, owner->number);
+    struct span *s = central_take(root_cell(class_index, 0), owner, owner->number, &choices);
     assert_non_null(s);
     assert_ptr_equal(atomic_load(&s->owner), owner);
     assert_int_equal(span_owner_number(s), owner->number);
@@ -134,7 +136,7 @@ static void the_fullest_is_taken_first(void **state) {
     small_check();
     assert_int_equal(stats_of(CLASS).active_spans, SPANS);
     for (unsigned quarter = 4; quarter-- > 0;) {
-        struct span *got = central_take(root_cell(CLASS, 0), &alice, alice.number);
+        struct span *got = central_take(root_cell(CLASS, 0), &alice, alice.number, &choices);
         assert_int_equal(span_bucket(got), quarter);
         assert_true(got == s[0] || got == s[1] || got == s[3] || got == s[4]);
         vacate(got);
@@ -184,7 +186,7 @@ static void partitions_do_not_exchange_spans(void **state) {
     }
     struct span *s = take(CLASS, &alice);
     central_give(s);
-    struct span *other = central_take(root_cell(CLASS, 1), &alice, alice.number);
+    struct span *other = central_take(root_cell(CLASS, 1), &alice, alice.number, &choices);
     assert_ptr_not_equal(other, s);
     assert_int_equal(other->cell, root_cell(CLASS, 1));
     list_init(&other->links);
