@@ -48,7 +48,8 @@ bool page_map_prepare(struct page_map *map, uintptr_t address) {
     size_t page = page_map_index(map, address);
     struct page_map_mid *mid = page_map_mid_of(map, page);
     if (FIRN_UNLIKELY(mid == NULL)) {
-        mid = arena_alloc(sizeof(struct page_map_mid), FIRN_PAGE);
+        // Not on pages of its own: of most tables only the beginning is ever touched.
+        mid = arena_alloc(sizeof(struct page_map_mid), FIRN_CACHE_LINE);
         if (mid == NULL) {
             return false;
         }
@@ -57,7 +58,7 @@ bool page_map_prepare(struct page_map *map, uintptr_t address) {
     }
     struct page_map_leaf *leaf = page_map_leaf_of(map, page);
     if (FIRN_UNLIKELY(leaf == NULL)) {
-        leaf = arena_alloc(sizeof(struct page_map_leaf), FIRN_PAGE);
+        leaf = arena_alloc(sizeof(struct page_map_leaf), FIRN_CACHE_LINE);
         atomic_store_explicit(page_map_leaf_place(mid, page), leaf, memory_order_release);
     }
     return leaf != NULL;
