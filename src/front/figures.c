@@ -113,14 +113,15 @@ struct mallinfo figures_mallinfo(void) {
 }
 
 // One named figure: a size_t member of struct heap_stats.
+// The texts are in it, not pointers to them: those would be relocated in every process, on a page of their own.
 struct figures_row {
-    const char *name;
     size_t offset;
-    const char *meaning;
+    char name[24];
+    char meaning[56];
 };
 
 #define FIGURES_ROW(member, meaning)                                                               \
-    { #member, offsetof(struct heap_stats, member), meaning }
+    { offsetof(struct heap_stats, member), #member, meaning }
 
 static const struct figures_row figures_rows[] = {
     FIGURES_ROW(allocated, "bytes in live blocks, rounded up to slots and pages"),
