@@ -85,19 +85,24 @@ FIRN_INLINE void octet_keystream(const struct octet input[16], unsigned rounds, 
 }
 
 FIRN_INLINE void keystream(struct octet input[16], unsigned rounds, uint8_t *out, size_t quads) {
-    for (; quads >= 2; quads -= 2, out += WHOLE) {
-        octet_keystream(input, rounds, out);
+    uint8_t whole[WHOLE]; // of which the last half is not wanted
+    while (quads > 0) {
+        const bool is_half = quads < 2;
+        octet_keystream(input, rounds, is_half ? whole : out);
+        if (is_half) {
+            memcpy(out, whole, HALF);
+            explicit_bzero(whole, sizeof(whole));
+            return;
+        }
         input[12].lane += BLOCKS;
-    }
-    if (quads > 0) {
-        uint8_t whole[WHOLE];
-        octet_keystream(input, rounds, whole);
-        memcpy(out, whole, HALF);
-        explicit_bzero(whole, sizeof(whole));
+        quads -= 2;
+        out += WHOLE;
     }
 }
 
-static void keystream_plain(struct octet input[16], unsigned rounds, uint8_t *out, size_t quads) {
+// Not in the same place as the others: few machines need it.
+FIRN_NOINLINE static void keystream_plain(struct octet input[16], unsigned rounds, uint8_t *out,
+                                          size_t quads) {
     keystream(input, rounds, out, quads);
 }
 
