@@ -88,6 +88,7 @@ FIRN_INLINE void keystream(struct octet input[16], unsigned rounds, uint8_t *out
     uint8_t whole[WHOLE]; // of which the last half is not wanted
     while (quads > 0) {
         const bool is_half = quads < 2;
+        // cppcheck-suppress legacyUninitvar // it is filled in there
         octet_keystream(input, rounds, is_half ? whole : out);
         if (is_half) {
             memcpy(out, whole, HALF);

@@ -62,6 +62,15 @@ static bool is_taken(uintptr_t address) {
     return c != NULL && is_claimed(c);
 }
 
+// Nothing is there now, which a system call must not meet. The memory is accessible: it is closed, if at all,
+// after it was released.
+static bool fill(uintptr_t page) {
+    if (!missing_serves_calls()) {
+        (void)*(volatile unsigned char *)page;
+    }
+    return true;
+}
+
 // True when the page is not away any more, or never was.
 static bool release_page(uintptr_t address) {
     enum page_state state = page_state_get(address);
@@ -69,7 +78,7 @@ static bool release_page(uintptr_t address) {
     case PAGE_STAGED:
     case PAGE_FROZEN:
         // A child may need it still.
-        return thaw_children() == 0 && page_state_move(address, state, PAGE_FRESH);
+        return thaw_children() == 0 && page_state_move(address, state, PAGE_FRESH) && fill(address);
     case PAGE_RESIDENT:
     case PAGE_TRACKED:
         return page_state_move(address, state, PAGE_FRESH);
@@ -129,17 +138,33 @@ static bool is_inherited(uintptr_t address, size_t bytes) {
 
 // Where a system call does not wait for a page, there shall be one: the page of zeros, from the thread that thaws.
 // Not in a child, where nothing is watched.
+// One touch fills much, so that the rest is asked for as a whole. What the program made inaccessible is
+// left alone; under a filter of system calls it cannot be told.
 static void refill(uintptr_t address, size_t bytes) {
-    if (phase_now() == RUNNING && !missing_serves_calls()) {
-        for (uintptr_t at = address; at < address + bytes; at += FIRN_PAGE) {
-            if (is_taken(at)) {
-                (void)*(volatile unsigned char *)at;
-            }
+    const uintptr_t end = address + bytes;
+    if (phase_now() != RUNNING || missing_serves_calls()) {
+        return;
+    }
+    const bool can_ask = caps_has(CAP_POPULATE);
+    for (uintptr_t at = address; at < end; at += FIRN_PAGE) {
+        if (!is_taken(at)) {
+            at |= CHUNK_BYTES - FIRN_PAGE; // the last page of the chunk
+            continue;
+        }
+        uintptr_t until = (at | (CHUNK_BYTES - 1)) + 1 < end ? (at | (CHUNK_BYTES - 1)) + 1 : end;
+        if (can_ask && map_populate_zero(at, until - at)) {
+            at = until - FIRN_PAGE;
+        } else if (!can_ask || map_is_missing(at, FIRN_PAGE)) {
+            (void)*(volatile unsigned char *)at;
         }
     }
 }
 
-static const struct page_state_keeper keeper = {release, is_kept, is_inherited, refill};
+static bool is_held(void) {
+    return atomic_load(&table_holds) > 0;
+}
+
+static const struct page_state_keeper keeper = {release, is_kept, is_inherited, refill, is_held};
 
 static void touch(uintptr_t address, size_t bytes) {
     if (phase_now() == RUNNING) {
@@ -156,7 +181,9 @@ void cold_before_fork(void) {
     if (!missing_serves_calls()) {
         forks_held++;
         atomic_fetch_add(&table_holds, 1);
-        hint_bring_all_back();
+        if (phase_now() == RUNNING) { // else, in a child, states are those of its parent
+            hint_bring_all_back();
+        }
     }
 }
 
@@ -331,10 +358,15 @@ void cold_hint_hot(uintptr_t address, size_t bytes) {
     }
 }
 
+// In a forked child, before it runs its own: under `event` its parent still fills what was away.
+static bool may_be_away(void) {
+    return phase_now() == RUNNING || missing_serves_calls();
+}
+
 // Before it runs, too: it is to hold then.
 bool cold_exclude(uintptr_t address, size_t bytes) {
     const int saved = errno;
-    bool is_done = !is_asked || hint_exclude(address, bytes);
+    bool is_done = !is_asked || hint_exclude(address, bytes, may_be_away());
     errno = is_done ? saved : ENOMEM;
     return is_done;
 }

@@ -87,7 +87,7 @@ void hint_hot(uintptr_t address, size_t bytes) {
 
 // Order, against the thread that marks a page as staged and then looks whether it is excluded: here the bit
 // is set first, and the state looked at second. One of the two sees the other.
-bool hint_exclude(uintptr_t address, size_t bytes) {
+bool hint_exclude(uintptr_t address, size_t bytes, bool may_be_away) {
     struct range r = clip(address, bytes, false);
     bool is_done = true;
     for (uintptr_t at = r.from; at < r.until; at += FIRN_PAGE) {
@@ -95,16 +95,22 @@ bool hint_exclude(uintptr_t address, size_t bytes) {
         is_done = is_done && c != NULL;
         if (c != NULL) {
             set(c->excluded, table_index(c, at));
-            bring_back(at);
+            if (may_be_away) {
+                bring_back(at);
+            }
         }
     }
     return is_done;
 }
 
 // Behind `limit` there is nothing, not even a descriptor.
-static void touch_in_chunk(uintptr_t from, uintptr_t until, uintptr_t limit) {
+//
+// It counts as touched (reading it would not), so that it stays for a while also where nobody pins it: noted first,
+// as in hint_exclude. What is excluded the program may have made inaccessible.
+static void touch_in_chunk(struct chunk *c, uintptr_t from, uintptr_t until, uintptr_t limit) {
     for (uintptr_t at = from; at < until && at < limit; at += FIRN_PAGE) {
-        if (claim_is_in_use(at)) {
+        if (claim_is_in_use(at) && !table_is_excluded(c, at)) {
+            set(c->wanted, table_index(c, at));
             (void)*(volatile unsigned char *)at;
             bring_back(at);
         }
@@ -119,7 +125,7 @@ void hint_touch(uintptr_t address, size_t bytes) {
         next = (at | (CHUNK_BYTES - 1)) + 1;
         if (c != NULL && atomic_load(&c->is_claimed)) {
             // (Of large blocks everything can be asked for, and the end only with a lock.)
-            touch_in_chunk(at, next < r.until ? next : r.until,
+            touch_in_chunk(c, at, next < r.until ? next : r.until,
                            table_is_large(c->base) ? UINTPTR_MAX : claim_end(c));
         }
     }

@@ -17,9 +17,9 @@
 void hint_cold(uintptr_t address, size_t bytes);
 // All pages of the range, which is in live blocks of the caller: back now, and as if just written.
 void hint_hot(uintptr_t address, size_t bytes);
-// All pages of the range, likewise: back now, and not away again before they are released. False: no memory
-// to note it, for some of them.
-bool hint_exclude(uintptr_t address, size_t bytes) FIRN_CHECKED;
+// All pages of the range, likewise: back now (if any may be away), and not away again before they are released. False:
+// no memory to note it, for some of them.
+bool hint_exclude(uintptr_t address, size_t bytes, bool may_be_away) FIRN_CHECKED;
 // A system call is about to touch the range, whatever is in it: all pages of live blocks in it are back now. Any
 // thread; signal-safe.
 void hint_touch(uintptr_t address, size_t bytes);

@@ -58,7 +58,7 @@ struct chunk {
     uint32_t poor;           // pages in a row that did not get smaller
     uint32_t asked;          // pages that somebody waited for, in a row
     uint64_t asked_ns;       // the last time
-    // A bit a page, set by any thread of the program (cold/hint.h). Relaxed, but for `excluded`.
+    // A bit a page, set by any thread of the program (cold/hint.h). Sequentially consistent, but for `wished`.
     _Atomic uint64_t
         excluded[CHUNK_WORDS];            // is never taken away; cleared when the page is released
     _Atomic uint64_t wished[CHUNK_WORDS]; // the program does not need it for long
@@ -115,6 +115,11 @@ extern _Atomic uint32_t table_holds;
 
 FIRN_INLINE bool table_is_large(uintptr_t address) {
     return address - FIRN_ROOT.small_base >= FIRN_ROOT.small_bytes;
+}
+
+FIRN_INLINE bool table_is_wanted(struct chunk *c, uintptr_t address) {
+    unsigned i = table_index(c, address);
+    return (atomic_load(&c->wanted[i / 64]) >> i % 64 & 1) != 0;
 }
 
 FIRN_INLINE bool table_is_excluded(struct chunk *c, uintptr_t address) {

@@ -34,7 +34,8 @@ static void refuse(struct chunk *c, uintptr_t address) {
 // Asked after the page was marked: see hint_exclude, table_holds and pin_enter.
 static bool is_needed(struct chunk *c, uintptr_t address) {
     return table_is_excluded(c, address) || atomic_load(&table_holds) > 0 ||
-           (!missing_serves_calls() && pin_is_any(address, FIRN_PAGE));
+           (!missing_serves_calls() &&
+            (table_is_wanted(c, address) || pin_is_any(address, FIRN_PAGE)));
 }
 
 // With cold_lock. How many of the pages were marked, from the first on. A page is THAWING until it was moved: who

@@ -175,8 +175,9 @@ static void give_zeros(int who, struct chunk *c, uintptr_t address) {
         missing_wake(who, address);
     }
     if (c != NULL && who == MISSING_SELF) {
-        atomic_fetch_add_explicit(&c->filled, (uint32_t)((at - address) >> FIRN_PAGE_SHIFT),
-                                  memory_order_relaxed);
+        // How far the kernel got is not known where so much is asked for.
+        uint32_t pages = missing_serves_calls() ? (uint32_t)((at - address) >> FIRN_PAGE_SHIFT) : 1;
+        atomic_fetch_add_explicit(&c->filled, pages, memory_order_relaxed);
     }
     count(&figures.zeros);
 }

@@ -75,8 +75,14 @@ void page_state_purge(uintptr_t address, size_t bytes) {
     }
 }
 
+// Asked after the pages were released: who holds says so first, and then looks which pages are away.
+static bool is_held(void) {
+    const struct page_state_keeper *k = atomic_load_explicit(&keeper, memory_order_acquire);
+    return FIRN_UNLIKELY(k != NULL) && k->is_held();
+}
+
 bool page_state_guard(uintptr_t address, size_t bytes) {
-    return !page_state_is_inherited(address, bytes) && map_guard(address, bytes);
+    return !page_state_is_inherited(address, bytes) && !is_held() && map_guard(address, bytes);
 }
 
 bool page_state_unguard(uintptr_t address, size_t bytes) {

@@ -81,13 +81,14 @@ void page_state_refill(uintptr_t address, size_t bytes);
 bool page_state_unguard(uintptr_t address, size_t bytes) FIRN_CHECKED;
 
 // Who keeps pages that are away. Set once, before the first page goes. `may_wait`: else false where it
-// would have to. `refill`: nothing is in the range any more, and something shall be before a system call
+// would have to. `is_held`: somebody touches pages that are away, whosever they are. `refill`: nothing is in the range any more, and something shall be before a system call
 // meets it.
 struct page_state_keeper {
     bool (*release)(uintptr_t address, size_t bytes, bool may_wait);
     bool (*is_kept)(uintptr_t address, size_t bytes);
     bool (*is_inherited)(uintptr_t address, size_t bytes);
     void (*refill)(uintptr_t address, size_t bytes);
+    bool (*is_held)(void);
 };
 void page_state_set_keeper(const struct page_state_keeper *keeper);
 

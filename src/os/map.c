@@ -392,6 +392,14 @@ bool map_populate_zero(uintptr_t address, size_t bytes) {
     return is_done;
 }
 
+// EINVAL: what is there is not to be read.
+bool map_is_missing(uintptr_t address, size_t bytes) {
+    int saved = errno;
+    bool is_missing = !advise(address, bytes, MADV_POPULATE_READ) && errno == EFAULT;
+    errno = saved;
+    return is_missing;
+}
+
 // Marker guards need no record. Where the kernel refuses one (locked memory), mprotect may do.
 bool map_mark_guards(uintptr_t address, size_t bytes) {
     return caps_has(CAP_GUARD_MARKER) && advise(address, bytes, MADV_GUARD_INSTALL);

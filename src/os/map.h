@@ -59,6 +59,8 @@ void map_populate(uintptr_t address, size_t bytes);
 // As if each page were read, which leaves the page of zeros where nothing was; no memory is taken. False: not
 // everywhere, as something is not accessible, or the kernel cannot (before Linux 5.14). Preserves errno.
 bool map_populate_zero(uintptr_t address, size_t bytes);
+// The same, where a page may be missing that a userfaultfd keeps from system calls. True if one is.
+bool map_is_missing(uintptr_t address, size_t bytes);
 
 // Makes pages inaccessible without a VMA split where the kernel can (guard markers), else by
 // mprotect within the VMA budget. False when neither is possible: the caller does without.

@@ -13,8 +13,10 @@ static _Atomic uint32_t whole;      // calls that found no entry
 static FIRN_TLS struct pin_slot *mine;
 static atomic_bool is_announced;
 static _Atomic(pin_touch_fn *) touch_pages;
+static _Atomic int process; // 0: nobody pins as yet
 
 void pin_announce(void) {
+    atomic_store_explicit(&process, sys_process_id(), memory_order_relaxed);
     atomic_store_explicit(&is_announced, true, memory_order_release);
 }
 
@@ -59,6 +61,10 @@ static bool take(struct pin_slot *s, int from, int me) {
 
 // Free ones first, in order, so that a program with few threads touches one page of the table.
 static struct pin_slot *find_slot(void) {
+    int known = atomic_load_explicit(&process, memory_order_relaxed);
+    if (known != 0 && sys_process_id() != known) {
+        return NULL; // between vfork and exec: it would be its parent's, in the name of who is soon gone
+    }
     int me = sys_thread_id();
     uint32_t used = atomic_load(&used_slots);
     while (used < PIN_SLOTS) {
@@ -135,6 +141,9 @@ bool pin_is_any(uintptr_t address, size_t bytes) {
 }
 
 void pin_after_fork_in_child(void) {
+    if (atomic_load_explicit(&process, memory_order_relaxed) != 0) {
+        atomic_store_explicit(&process, sys_process_id(), memory_order_relaxed);
+    }
     for (uint32_t i = 0; i < atomic_load_explicit(&used_slots, memory_order_relaxed); i++) {
         if (&slots[i] != mine) {
             clear(&slots[i]);

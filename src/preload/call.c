@@ -1,6 +1,8 @@
 #include "src/preload/call.h"
 
+#include "src/cold/cold.h"
 #include "src/front/front.h"
+#include "src/os/lock.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -12,7 +14,9 @@ void call_add_heap(struct call *c, uintptr_t address, size_t bytes) {
     bool is_small = address - FIRN_ROOT.small_base < FIRN_ROOT.small_bytes;
     bytes = bytes < room ? bytes : room;
     if (c->is_touching) {
-        pin_touch(address, bytes);
+        // Of its own block, whatever the caller says: others may be freed, and closed, at this moment.
+        size_t most = front_object_size((const void *)address); // NOLINT(performance-no-int-to-ptr)
+        pin_touch(address, bytes < most ? bytes : most != SIZE_MAX ? most : 0);
     } else if (bytes != 0 && (is_small || firn_call_state == CALL_WARY)) {
         struct call_range *r = is_small ? &c->small : &c->large;
         r->low = r->high == 0 || address < r->low ? address : r->low;
@@ -68,9 +72,19 @@ void call_add_address(struct call *c, const void *address, const socklen_t *byte
     }
 }
 
+// In a signal handler that interrupted Firn, not: it takes a lock.
+void call_keep(const void *p, size_t bytes) {
+    bool is_heap = (uintptr_t)p - FIRN_ROOT.data.base < FIRN_ROOT.data.bytes;
+    size_t most = is_heap ? front_object_size(p) : 0;
+    if (most != 0 && most != SIZE_MAX && !lock_is_any_held()) {
+        (void)!cold_exclude((uintptr_t)p, bytes < most ? bytes : most);
+    }
+}
+
 void call_add_object(struct call *c, const void *p) {
     if (FIRN_UNLIKELY((uintptr_t)p - FIRN_ROOT.data.base < FIRN_ROOT.data.bytes)) {
-        add(c, p, front_object_size(p));
+        size_t bytes = front_object_size(p);
+        add(c, p, bytes != SIZE_MAX ? bytes : 0);
     }
 }
 

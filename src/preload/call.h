@@ -46,6 +46,10 @@ void call_add_string(struct call *c, const char *s);
 // Up to a NULL: of an exec.
 void call_add_strings(struct call *c, char *const *strings);
 
+// Is never to go away, as far as it lies in the block of the heap that `p` is in: the kernel will touch it when nobody
+// calls.
+void call_keep(const void *p, size_t bytes);
+
 // From there to the end of the live block.
 void call_add_object(struct call *c, const void *p);
 
@@ -109,10 +113,7 @@ void call_find_records(void);
 void call_find_paths(void);
 void call_find_programs(void);
 void call_find_streams(void);
-void call_find_any_waits(void);
 void call_find_waits(void);
-// Excludes the buffers of those streams that are open from the start. Once firn_call_state is known.
-void call_keep_streams(void);
 // libc's. Once firn_call_state is known.
 int call_next_clock_gettime(clockid_t clock, struct timespec *out);
 

@@ -6,11 +6,13 @@
 #include "src/heap/life.h"
 #include "src/heap/storm.h"
 #include "src/os/map.h"
+#include "src/os/sys.h"
 #include "src/preload/call.h"
 
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -28,9 +30,27 @@ static void *address_of(call_missing_fn *f) {
     return p;
 }
 
+// Of these there are two, and dlsym found the older one before glibc 2.36, which does something else.
+static void *find_newer(const char *name) {
+    static const char newer[][2][24] = {
+        {"pthread_cond_wait", "GLIBC_2.3.2"}, {"pthread_cond_timedwait", "GLIBC_2.3.2"},
+        {"timer_create", "GLIBC_2.3.3"},      {"timer_gettime", "GLIBC_2.3.3"},
+        {"timer_settime", "GLIBC_2.3.3"},     {"posix_spawn", "GLIBC_2.15"},
+        {"posix_spawnp", "GLIBC_2.15"},       {"lio_listio", "GLIBC_2.4"},
+        {"lio_listio64", "GLIBC_2.4"},
+    };
+    for (size_t i = 0; i < sizeof newer / sizeof newer[0]; i++) {
+        if (strcmp(name, newer[i][0]) == 0) {
+            return dlvsym(RTLD_NEXT, name, newer[i][1]);
+        }
+    }
+    return NULL;
+}
+
 void call_find(void **slots, const char *names, call_missing_fn *otherwise) {
     for (; *names != '\0'; names += strlen(names) + 1) {
-        void *found = dlsym(RTLD_NEXT, names);
+        void *newer = find_newer(names);
+        void *found = newer != NULL ? newer : dlsym(RTLD_NEXT, names);
         *slots++ = found != NULL ? found : address_of(otherwise);
     }
 }
@@ -46,6 +66,7 @@ static void find_all(void) {
 }
 
 unsigned char firn_call_state CALL_KEPT;
+static _Atomic unsigned inside; // threads that may write to what is CALL_KEPT
 static bool is_found CALL_KEPT;
 
 static bool is_wary(void) {
@@ -55,27 +76,28 @@ static bool is_wary(void) {
 // The state is not known before it is decided whether the heap serves this process at all (foreign.c), and that is
 // not for the first call of another library's constructor to decide.
 void call_look_up(void) {
-    if (firn_call_state != CALL_UNKNOWN) {
-        return; // and is read-only
+    atomic_fetch_add(&inside, 1);
+    if (firn_call_state == CALL_UNKNOWN) { // else it is read-only, or about to be
+        if (!is_found) {
+            find_all();
+            is_found = true;
+        }
+        if (life_is_decided()) {
+            firn_call_state = !life_is_aside() && is_wary() ? CALL_WARY : CALL_PLAIN;
+        }
     }
-    if (!is_found) {
-        find_all();
-        is_found = true;
-    }
-    if (life_is_decided()) {
-        firn_call_state = !life_is_aside() && is_wary() ? CALL_WARY : CALL_PLAIN;
-    }
+    atomic_fetch_sub(&inside, 1);
 }
 
 __attribute__((constructor)) static void look_up(void) {
     life_decide();
     call_look_up();
+    while (atomic_load(&inside) != 0) { // a thread that an earlier constructor started
+        sys_yield();
+    }
     map_make_readonly((uintptr_t)firn_next_start,
                       (uintptr_t)firn_next_end - (uintptr_t)firn_next_start);
     pin_announce();
-    if (firn_call_state == CALL_WARY) {
-        call_keep_streams();
-    }
     storm_start_if_asked();
 }
 

@@ -1,5 +1,4 @@
 // The calls by which the program and the kernel hand each other small records: of time, masks, limits, identity.
-#include "src/cold/cold.h"
 #include "src/preload/call.h"
 
 #include <dirent.h>
@@ -39,7 +38,7 @@ int __ttyname_r_chk(int fd, char *p, size_t n, size_t room);
     X(getrlimit64) X(uname) X(sysinfo) X(getgroups) X(__getgroups_chk) X(getresuid)               \
     X(getresgid) X(capget) X(capset) X(ttyname_r) X(__ttyname_r_chk) X(pthread_setaffinity_np) X(pthread_getaffinity_np) X(sched_setaffinity) X(sched_getaffinity)                    \
     X(sched_setparam) X(sched_getparam) X(sched_setscheduler) X(sched_rr_get_interval)            \
-    X(sigpending) X(sigwait) X(sigaltstack) X(setcontext) X(swapcontext) X(wait3) X(readdir) X(readdir64)    \
+    X(sigpending) X(sigwait) X(sigaltstack) X(pthread_attr_setstack) X(setcontext) X(swapcontext) X(wait3) X(readdir) X(readdir64)    \
     X(readdir_r) X(readdir64_r) X(getdents64) X(epoll_pwait2)
 // clang-format on
 CALL_DEFINITIONS(call_find_records, call_fails);
@@ -154,16 +153,21 @@ CALL_GUARDED(int, sigwait, (const sigset_t *restrict set, int *restrict number),
 // The kernel cannot begin a handler on a stack that is away.
 static void keep_stack(const stack_t *stack) {
     if (stack != NULL && (stack->ss_flags & SS_DISABLE) == 0) {
-        (void)!cold_exclude((uintptr_t)stack->ss_sp, stack->ss_size);
+        call_keep(stack->ss_sp, stack->ss_size);
     }
 }
 
 CALL_GUARDED(int, sigaltstack, (const stack_t *restrict set, stack_t *restrict old), (set, old),
              keep_stack(set), add(&c, set, sizeof *set), add(&c, old, sizeof *old));
+// The kernel writes to a thread's stack by itself, whenever the thread goes on (rseq), and for a signal.
+CALL_GUARDED(int, pthread_attr_setstack, (pthread_attr_t * attributes, void *stack, size_t bytes),
+             (attributes, stack, bytes), call_keep(stack, bytes));
 // The mask is in the context. What getcontext fills in by itself is on both sides of it.
-CALL_TOUCHED(int, setcontext, (const ucontext_t *to), (to), add(&c, to, sizeof *to));
+CALL_TOUCHED(int, setcontext, (const ucontext_t *to), (to), add(&c, to, sizeof *to),
+             call_keep(to->uc_stack.ss_sp, to->uc_stack.ss_size));
 CALL_TOUCHED(int, swapcontext, (ucontext_t *restrict from, const ucontext_t *restrict to),
-             (from, to), add(&c, from, sizeof *from), add(&c, to, sizeof *to));
+             (from, to), add(&c, from, sizeof *from), add(&c, to, sizeof *to),
+             call_keep(to->uc_stack.ss_sp, to->uc_stack.ss_size));
 
 // ---- folders ------------------------------------------------------------------------------------
 

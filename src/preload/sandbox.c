@@ -57,8 +57,8 @@ int firn_before_clone(long number, uint64_t first, uint64_t second);
 void firn_after_clone(long result, int kind);
 
 static int kind_of(uint64_t flags, uint64_t stack) {
-    const uint64_t shared = CLONE_VM | CLONE_SETTLS;
-    return (flags & shared) != 0 ? CLONE_OTHER : stack == 0 ? CLONE_FORK : CLONE_ELSEWHERE;
+    bool is_like_us = stack == 0 && (flags & CLONE_SETTLS) == 0;
+    return (flags & CLONE_VM) != 0 ? CLONE_OTHER : is_like_us ? CLONE_FORK : CLONE_ELSEWHERE;
 }
 
 int firn_before_clone(long number, uint64_t first, uint64_t second) {
@@ -67,7 +67,8 @@ int firn_before_clone(long number, uint64_t first, uint64_t second) {
         // The kernel refuses what is shorter.
         const struct clone_args *a =
             (const struct clone_args *)first; // NOLINT(performance-no-int-to-ptr)
-        kind = second >= CLONE_ARGS_SIZE_VER0 ? kind_of(a->flags, a->stack) : CLONE_OTHER;
+        bool is_one = a != NULL && second >= CLONE_ARGS_SIZE_VER0;
+        kind = is_one ? kind_of(a->flags, a->stack) : CLONE_OTHER;
     } else {
         kind = number == SYS_fork ? CLONE_FORK : kind_of(first, second);
     }
@@ -79,7 +80,7 @@ int firn_before_clone(long number, uint64_t first, uint64_t second) {
     return kind;
 }
 
-// In the child, too, but not on a stack that only it has.
+// In the child, too, but not on a stack, or with thread-local storage, that only it has.
 void firn_after_clone(long result, int kind) {
     if (kind == CLONE_FORK) {
         life_end_fork(result == 0);

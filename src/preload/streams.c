@@ -1,7 +1,6 @@
-// Standard I/O. A stream's buffer is a block of libc's, which libc itself hands to the kernel whenever it likes: it is
-// excluded from the cold tier, as soon as it is there and for good. So are buffers that the program gives to streams
-// and to aio. What a call hands to the kernel past the buffer is pinned.
-#include "src/cold/cold.h"
+// Standard I/O. A stream's buffer is a block of libc's, which libc itself hands to the kernel whenever it likes: blocks
+// of such sizes never go (fault_may_be_buffer). Buffers that the program gives to streams and to aio are excluded, for
+// good. What a call hands to the kernel past the buffer is pinned.
 #include "src/preload/call.h"
 
 #include <aio.h>
@@ -13,14 +12,13 @@
 #undef fread_unlocked
 
 // libc's own.
-void _IO_doallocbuf(FILE *stream);
 size_t __fread_chk(void *restrict p, size_t room, size_t size, size_t n, FILE *restrict stream);
 size_t __fread_unlocked_chk(void *restrict p, size_t room, size_t size, size_t n,
                             FILE *restrict stream);
 
 // clang-format off
 #define NAMES(X)                                                                                  \
-    X(fopen) X(fopen64) X(freopen) X(freopen64) X(fdopen) X(tmpfile) X(tmpfile64) X(popen)        \
+    X(fopen) X(fopen64) X(freopen) X(freopen64) X(fdopen) X(popen)        \
     X(fwrite) X(fwrite_unlocked) X(fread) X(fread_unlocked) X(__fread_chk)                        \
     X(__fread_unlocked_chk) X(fputs) X(fputs_unlocked) X(puts) X(setvbuf) X(setbuf) X(setbuffer)  \
     X(aio_read) X(aio_read64) X(aio_write) X(aio_write64) X(lio_listio) X(lio_listio64)
@@ -30,53 +28,24 @@ CALL_DEFINITIONS(call_find_streams, call_fails);
 // ---- buffers -------------------------------------------------------------------------------------
 
 static void keep(const volatile void *p, size_t bytes) {
-    if (p != NULL) {
-        (void)!cold_exclude((uintptr_t)p, bytes);
-    }
-}
-
-// Nobody else has the stream yet.
-static FILE *keep_stream(FILE *stream) {
-    if (stream != NULL) {
-        _IO_doallocbuf(stream);
-        keep(stream->_IO_buf_base, (size_t)(stream->_IO_buf_end - stream->_IO_buf_base));
-    }
-    return stream;
-}
-
-// Nobody opens them. (Standard error has no buffer.)
-void call_keep_streams(void) {
-    (void)keep_stream(stdin);
-    (void)keep_stream(stdout);
+    call_keep((const void *)(uintptr_t)p, bytes);
 }
 
 // ---- streams -------------------------------------------------------------------------------------
 
-#define OPENS(name, parameters, arguments, ...)                                                    \
-    FIRN_COLD static FILE *open_by_##name parameters {                                             \
-        CALL(FILE *, (__VA_ARGS__), name, CALL_BARE arguments);                                    \
-    }                                                                                              \
-    FIRN_COLD static FILE *wary_##name parameters {                                                \
-        return keep_stream(open_by_##name arguments);                                              \
-    }                                                                                              \
-    FIRN_EXPORT FILE *name parameters {                                                            \
-        return call_is_plain() ? next.name arguments : wary_##name arguments;                      \
-    }                                                                                              \
-    _Static_assert(true, "a semicolon follows")
-
-OPENS(fopen, (const char *restrict path, const char *restrict how), (path, how),
-      add_path(&c, path));
-OPENS(fopen64, (const char *restrict path, const char *restrict how), (path, how),
-      add_path(&c, path));
-OPENS(freopen, (const char *restrict path, const char *restrict how, FILE *restrict stream),
-      (path, how, stream), add_path(&c, path));
-OPENS(freopen64, (const char *restrict path, const char *restrict how, FILE *restrict stream),
-      (path, how, stream), add_path(&c, path));
-OPENS(fdopen, (int fd, const char *how), (fd, how), (void)0);
-OPENS(tmpfile, (void), (), (void)0);
-OPENS(tmpfile64, (void), (), (void)0);
-OPENS(popen, (const char *command, const char *how), (command, how), add_path(&c, command),
-      call_add_strings(&c, environ));
+CALL_GUARDED(FILE *, fopen, (const char *restrict path, const char *restrict how), (path, how),
+             add_path(&c, path));
+CALL_GUARDED(FILE *, fopen64, (const char *restrict path, const char *restrict how), (path, how),
+             add_path(&c, path));
+CALL_GUARDED(FILE *, freopen,
+             (const char *restrict path, const char *restrict how, FILE *restrict stream),
+             (path, how, stream), add_path(&c, path));
+CALL_GUARDED(FILE *, freopen64,
+             (const char *restrict path, const char *restrict how, FILE *restrict stream),
+             (path, how, stream), add_path(&c, path));
+CALL_GUARDED(FILE *, fdopen, (int fd, const char *how), (fd, how), add_path(&c, how));
+CALL_GUARDED(FILE *, popen, (const char *command, const char *how), (command, how),
+             add_path(&c, command), call_add_strings(&c, environ));
 
 CALL_GUARDED(size_t, fwrite, (const void *restrict p, size_t size, size_t n, FILE *restrict stream),
              (p, size, n, stream), add(&c, p, size *n));

@@ -342,8 +342,10 @@ FIRN_EXPORT int nanosleep(const struct timespec *time, struct timespec *rest) {
 
 FIRN_COLD FIRN_EXPORT int sigtimedwait(const sigset_t *restrict set, siginfo_t *restrict info,
                                        const struct timespec *restrict timeout) {
-    CALL(int, (add(&c, info, sizeof *info), add(&c, set, sizeof *set)), sigtimedwait, set, info,
-         timeout);
+    CALL(
+        int,
+        (add(&c, info, sizeof *info), add(&c, set, sizeof *set), add(&c, timeout, sizeof *timeout)),
+        sigtimedwait, set, info, timeout);
 }
 
 FIRN_COLD FIRN_EXPORT int sigwaitinfo(const sigset_t *restrict set, siginfo_t *restrict info) {
@@ -352,12 +354,12 @@ FIRN_COLD FIRN_EXPORT int sigwaitinfo(const sigset_t *restrict set, siginfo_t *r
 
 // ---- ioctl ------------------------------------------------------------------------------------
 
-// The argument may be a number, or memory of a size that only the driver knows: as much is pinned as
-// the number of an ioctl can express. What that memory points to is not.
+// The argument may be a number, or memory of a size that only the driver knows: its block is
+// pinned, from there to the end. What that memory points to is not.
 FIRN_EXPORT int ioctl(int fd, unsigned long request, ...) {
     va_list arguments;
     va_start(arguments, request);
     void *p = va_arg(arguments, void *);
     va_end(arguments);
-    CALL(int, add(&c, p, _IOC_SIZEMASK), ioctl, fd, request, p);
+    CALL(int, call_add_object(&c, p), ioctl, fd, request, p);
 }

@@ -18,21 +18,7 @@
     X(pthread_rwlock_clockwrlock) X(pthread_barrier_wait) X(mtx_lock) X(mtx_timedlock)            \
     X(cnd_wait) X(cnd_timedwait) X(sem_wait) X(sem_timedwait) X(sem_clockwait)
 // clang-format on
-CALL_DEFINITIONS(call_find_any_waits, call_fails_by_result);
-
-// Where there are two of a name, dlsym has at times found the older one, whose object is another.
-#define FIND_NEWER(name) find_newer((void **)(void *)&next.name, #name)
-
-static void find_newer(void **slot, const char *name) {
-    void *found = dlvsym(RTLD_NEXT, name, "GLIBC_2.3.2");
-    *slot = found != NULL ? found : *slot;
-}
-
-void call_find_waits(void) {
-    call_find_any_waits();
-    FIND_NEWER(pthread_cond_wait);
-    FIND_NEWER(pthread_cond_timedwait);
-}
+CALL_DEFINITIONS(call_find_waits, call_fails_by_result);
 
 // ---- mutexes -------------------------------------------------------------------------------------
 

@@ -156,9 +156,9 @@ bool adjust_shrink(struct tract *tract, struct run *run, size_t bytes, struct ru
         if (next == NULL) {
             return false;
         }
-        bool is_closed = adjust_close(tract, run, end, less);
         adjust_set_end(tract, run, end);
         page_state_release(end, less); // now that the object ends before it
+        bool is_closed = adjust_close(tract, run, end, less);
         page_map_set(&tract->map, next->start, NULL);
         next->start = end;
         next->is_guarded = next->is_guarded && is_closed;
@@ -171,9 +171,9 @@ bool adjust_shrink(struct tract *tract, struct run *run, size_t bytes, struct ru
     cut->end = run->end;
     cut->state = RUN_BUSY;
     cut->pieces = run->pieces;
-    cut->is_guarded = adjust_close(tract, run, cut->start, cut->body - cut->start);
     adjust_set_end(tract, run, end);
     page_state_release(cut->start, cut->body - cut->start);
+    cut->is_guarded = adjust_close(tract, run, cut->start, cut->body - cut->start);
     tract_link(tract, cut);
     *tail = cut;
     return true;

@@ -92,9 +92,7 @@ static bool can_close(const struct run *run) {
 // cannot be forgotten now.
 static bool is_forgotten(struct run *run) {
     run->state = RUN_BUSY; // before: what is not live goes away no more
-    bool is_released = page_state_try_release(run->body, run_body_bytes(run));
-    page_state_refill(run->body, run_body_bytes(run));
-    return is_released;
+    return page_state_try_release(run->body, run_body_bytes(run));
 }
 
 void release_discard(struct release_batch *batch, struct run *run, uintptr_t object) {
@@ -149,7 +147,6 @@ static void work(struct release_entry *entry) {
     struct run *run = entry->run;
     if (entry->action == RELEASE_WIPE || entry->action == RELEASE_CLOSE) {
         page_state_release(run->body, run_body_bytes(run)); // what is away reads as zeros
-        page_state_refill(run->body, run_body_bytes(run));
         run->is_resident = run->is_resident && !page_state_is_kept(run->body, run_body_bytes(run));
     }
     switch (entry->action) {
