@@ -96,6 +96,31 @@ _Static_assert(SYS_seccomp == 317 && SYS_prctl == 157, "the assembly has the num
 _Static_assert(SYS_vfork == 58 && CALL_WARY == 2, "likewise");
 _Static_assert(SYS_clone == 56 && SYS_fork == 57 && SYS_clone3 == 435 && CLONE_ELSEWHERE == 2,
                "likewise");
+#define SAVE_ARGUMENTS                                                                             \
+    "    pushq %rdi\n"                                                                             \
+    "    pushq %rsi\n"                                                                             \
+    "    pushq %rdx\n"                                                                             \
+    "    pushq %rcx\n"                                                                             \
+    "    pushq %r8\n"                                                                              \
+    "    pushq %r9\n"                                                                              \
+    "    subq $8, %rsp\n"                                                                          \
+    "    .cfi_adjust_cfa_offset 56\n"
+#define RESTORE_ARGUMENTS                                                                          \
+    "    addq $8, %rsp\n"                                                                          \
+    "    popq %r9\n"                                                                               \
+    "    popq %r8\n"                                                                               \
+    "    popq %rcx\n"                                                                              \
+    "    popq %rdx\n"                                                                              \
+    "    popq %rsi\n"                                                                              \
+    "    popq %rdi\n"                                                                              \
+    "    .cfi_adjust_cfa_offset -56\n"
+// As the kernel has them; the fourth and the rest follow.
+#define SHIFT_ARGUMENTS                                                                            \
+    "    movq %rdi, %rax\n"                                                                        \
+    "    movq %rsi, %rdi\n"                                                                        \
+    "    movq %rdx, %rsi\n"                                                                        \
+    "    movq %rcx, %rdx\n"
+
 // Firn's own calls in other files are not the program's: the linker renames them (-Wl,--wrap), to the part below that
 // makes the call and nothing else.
 //
@@ -119,24 +144,7 @@ __asm__(
     "    cmpq $435, %rdi\n"
     "    je 5f\n"
     "    jmp 2f\n"
-    "1:  pushq %rdi\n"
-    "    pushq %rsi\n"
-    "    pushq %rdx\n"
-    "    pushq %rcx\n"
-    "    pushq %r8\n"
-    "    pushq %r9\n"
-    "    subq $8, %rsp\n"
-    "    .cfi_adjust_cfa_offset 56\n"
-    "    call firn_notice_call\n"
-    "    addq $8, %rsp\n"
-    "    popq %r9\n"
-    "    popq %r8\n"
-    "    popq %rcx\n"
-    "    popq %rdx\n"
-    "    popq %rsi\n"
-    "    popq %rdi\n"
-    "    .cfi_adjust_cfa_offset -56\n"
-    "    testb %al, %al\n"
+    "1:\n" SAVE_ARGUMENTS "    call firn_notice_call\n" RESTORE_ARGUMENTS "    testb %al, %al\n"
     "    jnz 4f\n"
     // The same arguments in the same places. Not for what returns twice: vfork.
     "2:  cmpb $2, firn_call_state(%rip)\n"
@@ -147,12 +155,7 @@ __asm__(
     ".globl __wrap_syscall\n"
     ".hidden __wrap_syscall\n"
     ".type __wrap_syscall, @function\n"
-    "__wrap_syscall:\n"
-    "    movq %rdi, %rax\n"
-    "    movq %rsi, %rdi\n"
-    "    movq %rdx, %rsi\n"
-    "    movq %rcx, %rdx\n"
-    "    movq %r8, %r10\n"
+    "__wrap_syscall:\n" SHIFT_ARGUMENTS "    movq %r8, %r10\n"
     "    movq %r9, %r8\n"
     "    movq 8(%rsp), %r9\n"
     "    syscall\n"
@@ -185,29 +188,8 @@ __asm__(
     "    ret\n"
     // Five arguments at most: the kind is kept in the register of the sixth, which the kernel keeps. The child
     // that has another stack makes no use of it.
-    "5:  pushq %rdi\n"
-    "    pushq %rsi\n"
-    "    pushq %rdx\n"
-    "    pushq %rcx\n"
-    "    pushq %r8\n"
-    "    pushq %r9\n"
-    "    subq $8, %rsp\n"
-    "    .cfi_adjust_cfa_offset 56\n"
-    "    call firn_before_clone\n"
-    "    addq $8, %rsp\n"
-    "    popq %r9\n"
-    "    popq %r8\n"
-    "    popq %rcx\n"
-    "    popq %rdx\n"
-    "    popq %rsi\n"
-    "    popq %rdi\n"
-    "    .cfi_adjust_cfa_offset -56\n"
-    "    movl %eax, %r11d\n"
-    "    movq %rdi, %rax\n"
-    "    movq %rsi, %rdi\n"
-    "    movq %rdx, %rsi\n"
-    "    movq %rcx, %rdx\n"
-    "    movq %r8, %r10\n"
+    "5:\n" SAVE_ARGUMENTS "    call firn_before_clone\n" RESTORE_ARGUMENTS
+    "    movl %eax, %r11d\n" SHIFT_ARGUMENTS "    movq %r8, %r10\n"
     "    movq %r9, %r8\n"
     "    movq %r11, %r9\n"
     "    syscall\n"
