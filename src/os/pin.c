@@ -13,10 +13,9 @@ static _Atomic uint32_t whole;      // calls that found no entry
 static FIRN_TLS struct pin_slot *mine;
 static atomic_bool is_announced;
 static _Atomic(pin_touch_fn *) touch_pages;
-static _Atomic int process; // 0: nobody pins as yet
+static _Atomic int process; // 0: nothing needs to be touched here
 
 void pin_announce(void) {
-    atomic_store_explicit(&process, sys_process_id(), memory_order_relaxed);
     atomic_store_explicit(&is_announced, true, memory_order_release);
 }
 
@@ -25,6 +24,7 @@ bool pin_is_announced(void) {
 }
 
 void pin_set_touch(pin_touch_fn *touch) {
+    atomic_store_explicit(&process, sys_process_id(), memory_order_relaxed);
     atomic_store_explicit(&touch_pages, touch, memory_order_release);
 }
 
@@ -62,6 +62,9 @@ static bool take(struct pin_slot *s, int from, int me) {
 // Free ones first, in order, so that a program with few threads touches one page of the table.
 static struct pin_slot *find_slot(void) {
     int known = atomic_load_explicit(&process, memory_order_relaxed);
+    if (sys_is_mute()) {
+        return NULL; // it may not ask who it is
+    }
     if (known != 0 && sys_process_id() != known) {
         return NULL; // between vfork and exec: it would be its parent's, in the name of who is soon gone
     }
@@ -80,6 +83,12 @@ static struct pin_slot *find_slot(void) {
         }
     }
     return NULL;
+}
+
+void pin_prepare(void) {
+    if (mine == NULL) {
+        (void)find_slot();
+    }
 }
 
 // A signal handler that comes in between takes the same entry, and has given it back when it returns.

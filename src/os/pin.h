@@ -39,6 +39,10 @@ bool pin_is_announced(void);
 unsigned pin_enter(uintptr_t address, size_t bytes);
 void pin_leave(unsigned pin);
 
+// The calling thread will make no other system calls than the program's from now on, perhaps: what it takes to pin is
+// got now. Without it everything is pinned while it calls, where it may not ask for its number.
+void pin_prepare(void);
+
 // Pages of the heap may be away, and `touch` brings those of the range back that are; for large blocks, too. Once.
 typedef void pin_touch_fn(uintptr_t address, size_t bytes);
 void pin_set_touch(pin_touch_fn *touch);

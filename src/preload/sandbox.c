@@ -43,6 +43,7 @@ bool firn_notice_call(long number, long first, long second) {
             keeper_forbid("a filter of system calls came");
         }
         fatal_note_filter(sys_locate_quietly);
+        pin_prepare();
         thread_forbid();
     }
     if (is_strict) {

@@ -108,7 +108,11 @@ static void run_strict(void *context) {
     const struct plan *plan = context;
     char *kept = malloc(100000);
     churn(ROUNDS / 10);
+    char *small = malloc(300);
+    int ends[2]; // not in the heap: nothing is pinned before
+    need(pipe(ends) == 0 && write(ends[1], "firn", 4) == 4 && small != NULL, 29);
     need(kept != NULL && filter_install(plan->kind, plan->way), 22);
+    need(read(ends[0], small, 4) == 4 && memcmp(small, "firn", 4) == 0, 30);
     memset(kept, 7, 100000);
     fill_and_free(ROUNDS / 5);
     errno = 0;
