@@ -137,9 +137,8 @@ static bool is_inherited(uintptr_t address, size_t bytes) {
 }
 
 // Where a system call does not wait for a page, there shall be one: the page of zeros, from the thread that thaws.
-// Not in a child, where nothing is watched.
-// One touch fills much, so that the rest is asked for as a whole. What the program made inaccessible is
-// left alone; under a filter of system calls it cannot be told.
+// (Not in a child, where nothing is watched.) One touch fills much, so that the rest is asked for as a whole. What
+// the program made inaccessible is left alone; under a filter of system calls it cannot be told.
 static void refill(uintptr_t address, size_t bytes) {
     const uintptr_t end = address + bytes;
     if (phase_now() != RUNNING || missing_serves_calls()) {
@@ -260,7 +259,7 @@ static const char *prepare(void) {
     }
     // In a static archive nothing is interposed.
     if (engine == FAULT_SIGNAL && !pin_is_announced()) {
-        return "no pins";
+        return "the program's system calls are not seen";
     }
     if (is_rationed()) {
         return "memory is rationed";

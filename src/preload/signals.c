@@ -2,8 +2,8 @@
 // the engine `protect` sits in SIGSEGV's place (src/os/signals.h), and that happens, where
 // userfaultfd is refused, when fragmented memory is first given back.
 //
-// Not among them: sigaltstack, whose stacks are the program's alone (records.c has it, for the cold tier); sigwait and its like, which
-// block nothing; siglongjmp, which restores the real mask as it was.
+// Not among them: sigaltstack, whose stacks are the program's alone (records.c has it, for the cold tier);
+// sigwait and its like, which block nothing; siglongjmp, which restores the real mask as it was.
 #include "src/os/signals.h"
 
 #include "src/base/compiler.h"
@@ -33,7 +33,7 @@ FIRN_EXPORT int pthread_sigmask(int how, const sigset_t *restrict set, sigset_t 
     return error;
 }
 
-// Of a copy, as all of these hand the kernel: it cannot fetch a page that the cold tier took away.
+// A copy, as all of these hand the kernel: it cannot fetch a page that the cold tier took away.
 FIRN_EXPORT int sigsuspend(const sigset_t *set) {
     sigset_t copy = *set;
     return signals_suspend(&copy);
