@@ -145,7 +145,9 @@ const char *missing_open(bool is_event) {
     bool may = caps_has(is_event ? CAP_FAULT_EVENT : CAP_FAULT_SIGNAL);
     int fd = may ? is_event ? open_full() : open_for_threads() : -1;
     if (fd < 0) {
-        return is_event ? "no userfaultfd that serves system calls" : "no userfaultfd";
+        return is_event ? "no userfaultfd that serves system calls: that takes CAP_SYS_PTRACE, or "
+                          "fault=signal"
+                        : "no userfaultfd";
     }
     syscall(SYS_close, fd);
     self = open_with(is_event, needed | (is_event ? UFFD_FEATURE_EVENT_FORK : 0));

@@ -255,7 +255,9 @@ static void test_masked_it_is_refused(void **state) {
     (void)state;
     missing_close();
     caps_probe(~(uint32_t)CAP_FAULT_EVENT);
-    assert_string_equal(missing_open(true), "no userfaultfd that serves system calls");
+    assert_string_equal(missing_open(true),
+                        "no userfaultfd that serves system calls: that takes CAP_SYS_PTRACE, or "
+                        "fault=signal");
     caps_probe(~0u);
 }
 
