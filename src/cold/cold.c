@@ -4,9 +4,11 @@
 #include "src/cold/age.h"
 #include "src/cold/freeze.h"
 #include "src/cold/hint.h"
+#include "src/cold/mark.h"
 #include "src/cold/stage.h"
 #include "src/cold/table.h"
 #include "src/cold/thaw.h"
+#include "src/cold/touch.h"
 #include "src/meta/arena.h"
 #include "src/meta/page_state.h"
 #include "src/meta/root.h"
@@ -65,6 +67,7 @@ static bool is_taken(uintptr_t address) {
 // Nothing is there now, which a system call must not meet. The memory is accessible: it is closed, if at all,
 // after it was released.
 static bool fill(uintptr_t page) {
+    mark_forget(page);
     if (!missing_serves_calls()) {
         (void)*(volatile unsigned char *)page;
     }
@@ -165,6 +168,11 @@ static bool is_held(void) {
 
 static const struct page_state_keeper keeper = {release, is_kept, is_inherited, refill, is_held};
 
+// mark_claim_fn
+static bool claim_touch(uintptr_t address) {
+    return phase_now() == RUNNING && touch_claim(address);
+}
+
 static void touch(uintptr_t address, size_t bytes) {
     if (phase_now() == RUNNING) {
         hint_touch(address, bytes);
@@ -188,11 +196,18 @@ void cold_before_fork(void) {
 
 void cold_after_fork(bool in_child) {
     if (in_child) {
+        missing_after_fork_in_child();
         forks_held = 0;
         atomic_store(&table_holds, 0);
     } else if (forks_held > 0) {
         forks_held--;
         atomic_fetch_sub(&table_holds, 1);
+    }
+}
+
+void cold_note_filter(void) {
+    if (is_asked) {
+        mark_give_up();
     }
 }
 
@@ -268,6 +283,9 @@ static const char *prepare(void) {
         return "memory is locked";
     }
     (void)!fault_start(FIRN_ROOT.small_base, FIRN_ROOT.small_bytes);
+    if (engine == FAULT_SIGNAL) {
+        (void)!missing_lend();
+    }
     if (!missing_isolate()) {
         return "no descriptor table of its own";
     }
@@ -295,6 +313,7 @@ static void run(void) {
         fatal_set_opener(missing_open_error);
         forget_claims();
         fault_set_taken(is_taken);
+        mark_start(claim_touch);
         page_state_set_keeper(&keeper);
         if (!missing_serves_calls()) {
             pin_set_touch(touch);

@@ -36,6 +36,10 @@ void cold_upkeep(void);
 void cold_before_fork(void);
 void cold_after_fork(bool in_child);
 
+// A filter of system calls comes: the program's threads make no call of ours any more when they touch a page that is
+// away. The caller holds no lock; may wait for a page that is on its way.
+void cold_note_filter(void);
+
 // firn_hint_cold and its like (firn.h). The caller holds no lock. errno is preserved, but for ENOMEM of
 // cold_exclude.
 void cold_hint_cold(uintptr_t address, size_t bytes);

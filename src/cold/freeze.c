@@ -4,6 +4,7 @@
 #include "src/cold/age.h"
 #include "src/cold/claim.h"
 #include "src/cold/hint.h"
+#include "src/cold/mark.h"
 #include "src/cold/mask.h"
 #include "src/cold/stage.h"
 #include "src/cold/table.h"
@@ -210,6 +211,18 @@ static bool is_in_slot(struct chunk *c, uintptr_t address, uint32_t slot) {
            page_state_get(address) == PAGE_STAGED;
 }
 
+// With cold_lock. Else it was released at this moment.
+static void give_zeros(struct chunk *c, uintptr_t address) {
+    if (page_state_move(address, PAGE_STAGED, PAGE_THAWING)) {
+        mark_remove(c, address);
+        if (!missing_serves_calls()) { // see claim.c
+            (void)missing_fill_zero(MISSING_SELF, address, FIRN_PAGE);
+        }
+        FIRN_ENSURE(page_state_move(address, PAGE_THAWING, PAGE_RESIDENT));
+        (void)!page_state_move(address, PAGE_RESIDENT, PAGE_FRESH);
+    }
+}
+
 // With cold_lock: `put` is what the store said of the page, which is where it was. False: not yet.
 static bool conclude(struct chunk *c, uintptr_t address, enum cold_put put, struct cold_blob blob) {
     struct cold_page *p = table_page(c, address);
@@ -227,10 +240,7 @@ static bool conclude(struct chunk *c, uintptr_t address, enum cold_put put, stru
     case COLD_ZERO:
         p->holds = HOLDS_NOTHING;
         table_count_away(c, -1);
-        if (!missing_serves_calls()) { // see claim.c
-            (void)missing_fill_zero(MISSING_SELF, address, FIRN_PAGE);
-        }
-        (void)!page_state_move(address, PAGE_STAGED, PAGE_FRESH);
+        give_zeros(c, address);
         count(&figures.zeros, 1);
         return true;
     case COLD_POOR:
@@ -409,6 +419,7 @@ static bool obey(void) {
 
 static void look(uint64_t now) {
     pages_there = 0;
+    mark_look();
     claim_each(look_at_chunk);
     age_note(now, thaw_waited(), pages_there);
 }

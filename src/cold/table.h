@@ -53,11 +53,13 @@ struct chunk {
     uint64_t used;      // spans in use at the last look; of large objects, their fingerprint
     size_t registered;  // bytes from the base on; 0: none
     // Changed under the lock.
-    _Atomic uint32_t filled; // pages of zeros given since the last look
-    _Atomic uint32_t away;   // pages staged or frozen
-    uint32_t poor;           // pages in a row that did not get smaller
-    uint32_t asked;          // pages that somebody waited for, in a row
-    uint64_t asked_ns;       // the last time
+    _Atomic uint32_t filled;      // pages of zeros given since the last look
+    _Atomic uint32_t away;        // pages staged or frozen
+    uint32_t poor;                // pages in a row that did not get smaller
+    uint32_t asked;               // pages that somebody waited for, in a row
+    uint64_t asked_ns;            // the last time
+    uint32_t recent;              // of the last touches that brought a page of any chunk back
+    uint64_t marked[CHUNK_WORDS]; // pages with a guard marker (cold/mark.h), if they are away
     // A bit a page, set by any thread of the program (cold/hint.h). Sequentially consistent, but for `wished`.
     _Atomic uint64_t
         excluded[CHUNK_WORDS];            // is never taken away; cleared when the page is released

@@ -1,6 +1,7 @@
 #include "src/cold/take.h"
 
 #include "src/base/fatal.h"
+#include "src/cold/mark.h"
 #include "src/cold/stage.h"
 #include "src/cold/thaw.h"
 #include "src/meta/page_state.h"
@@ -78,6 +79,9 @@ static uint64_t move_marked(struct chunk *c, uintptr_t address, uint32_t n, uint
         uintptr_t at = address + ((uintptr_t)done << FIRN_PAGE_SHIFT);
         size_t moved;
         enum missing_result result = missing_move(at, stage_address(slot + done), bytes, &moved);
+        if (moved > 0) {
+            mark_pages(c, at, moved);
+        }
         for (size_t k = 0; k < moved; k += FIRN_PAGE) {
             FIRN_ENSURE(page_state_move(at + k, PAGE_THAWING, PAGE_STAGED));
         }

@@ -2,6 +2,7 @@
 
 #include "src/base/fatal.h"
 #include "src/cold/hint.h"
+#include "src/cold/mark.h"
 #include "src/cold/mask.h"
 #include "src/cold/stage.h"
 #include "src/meta/page_state.h"
@@ -86,10 +87,11 @@ static bool give_to_children(uintptr_t address, const void *content) {
     return true;
 }
 
-static enum missing_result put_back(const struct cold_page *p, uintptr_t address,
+static enum missing_result put_back(struct chunk *c, const struct cold_page *p, uintptr_t address,
                                     const void *content) {
     size_t moved;
     if (p->holds == HOLDS_SLOT) {
+        mark_remove(c, address);
         enum missing_result result =
             missing_move(stage_address(p->at.slot), address, FIRN_PAGE, &moved);
         if (result != MISSING_BUSY) {
@@ -108,7 +110,7 @@ enum missing_result thaw_page(struct chunk *c, uintptr_t address) {
     }
     const void *content = content_of(p, address);
     enum missing_result result =
-        give_to_children(address, content) ? put_back(p, address, content) : MISSING_AGAIN;
+        give_to_children(address, content) ? put_back(c, p, address, content) : MISSING_AGAIN;
     if (result != MISSING_DONE && result != MISSING_THERE) {
         FIRN_ENSURE(page_state_move(address, PAGE_THAWING, away));
         return result;
@@ -142,11 +144,8 @@ static unsigned fetch_pages(uint32_t asked) {
     return asked >= 32 ? 64 : asked >= 8 ? 16 : asked >= 3 ? 4 : 0;
 }
 
-// The page was frozen, and is back: those around it, if it looks as if they would be asked for, too.
-static void fetch_around(struct chunk *c, uintptr_t address, uint64_t now_ns) {
-    c->asked = now_ns - c->asked_ns < ROW_NS ? c->asked + 1 : 1;
-    c->asked_ns = now_ns;
-    uintptr_t bytes = (uintptr_t)fetch_pages(c->asked) << FIRN_PAGE_SHIFT;
+static void fetch(struct chunk *c, uintptr_t address, unsigned pages) {
+    uintptr_t bytes = (uintptr_t)pages << FIRN_PAGE_SHIFT;
     uintptr_t from = bytes != 0 ? address & ~(bytes - 1) : address;
     for (uintptr_t at = from; at < from + bytes; at += FIRN_PAGE) {
         if (table_page(c, at)->holds == HOLDS_BLOB && page_state_get(at) == PAGE_FROZEN) {
@@ -155,6 +154,30 @@ static void fetch_around(struct chunk *c, uintptr_t address, uint64_t now_ns) {
             }
             count(&figures.fetched);
         }
+    }
+}
+
+// The page was frozen, and is back: those around it, if it looks as if they would be asked for, too.
+static void fetch_around(struct chunk *c, uintptr_t address, uint64_t now_ns) {
+    c->asked = now_ns - c->asked_ns < ROW_NS ? c->asked + 1 : 1;
+    c->asked_ns = now_ns;
+    fetch(c, address, fetch_pages(c->asked));
+}
+
+// The same for a thread that brings its pages back itself, and waits meanwhile: only where it reads on. Touches at random
+// do not come that close to each other.
+static void fetch_beside(struct chunk *c, uintptr_t address) {
+    enum { RECENT = 32, MANY = 8, PAGES = 16 };
+    static struct chunk *touched[RECENT];
+    static unsigned next;
+    if (touched[next] != NULL) {
+        touched[next]->recent--;
+    }
+    c->recent++;
+    touched[next] = c;
+    next = (next + 1) % RECENT;
+    if (c->recent >= MANY) {
+        fetch(c, address, PAGES);
     }
 }
 
@@ -215,6 +238,30 @@ static void serve(uintptr_t address) {
         note_time(began_ns);
         fetch_around(c, address, began_ns);
     }
+}
+
+uint64_t thaw_epoch(void) {
+    return atomic_load_explicit(&figures.thaws, memory_order_relaxed) +
+           atomic_load_explicit(&figures.returns, memory_order_relaxed);
+}
+
+bool thaw_touched(struct chunk *c, uintptr_t page) {
+    uint64_t began_ns = clock_ns();
+    if (!is_away(c, page)) {
+        return false;
+    }
+    struct cold_page *p = table_page(c, page);
+    bool is_frozen = p->holds == HOLDS_BLOB;
+    if (thaw_page(c, page) != MISSING_DONE) {
+        mark_let_wait(c, page, 1);
+        return true;
+    }
+    table_leave_alone(p, 1);
+    if (is_frozen) {
+        note_time(began_ns);
+        fetch_beside(c, page);
+    }
+    return true;
 }
 
 // ---- children -----------------------------------------------------------------------------------

@@ -20,6 +20,12 @@ FIRN_NORETURN void thaw_run(void);
 // nothing changed; another result when the page was released meanwhile.
 enum missing_result thaw_page(struct chunk *c, uintptr_t address);
 
+// With cold_lock, in the thread that touched the page: brings it back or, if it cannot, has the next touch wait for the
+// thread that thaws. False: it was not away. Of the stack, as much as cold/store.h says.
+bool thaw_touched(struct chunk *c, uintptr_t page);
+// Grows with every page that comes back.
+uint64_t thaw_epoch(void);
+
 // Children whose holes are being filled. Changes only under cold_lock.
 unsigned thaw_children(void);
 

@@ -111,6 +111,10 @@ bool fault_is_staged(uintptr_t address, size_t bytes);
 bool fault_yield(uintptr_t address, size_t bytes) FIRN_CHECKED;
 void fault_regain(uintptr_t address, size_t bytes);
 
+// Another's pages raise SIGSEGV, too, from now on: `claim` (os/signals.h) is asked first, whatever the engine. True
+// as long as a page may be made to (signals_is_ready). One claim in a process. Preserves errno.
+bool fault_arm(bool (*claim)(uintptr_t address)) FIRN_CHECKED;
+
 // First thing in a forked child: what was staged in the parent is not, here; descriptors that act on
 // the parent are closed. The next fault_stage starts anew. Done by itself, where the kernel can wipe
 // a page on fork, in a child that no fork handler saw, when it touches a staged page or stages one.

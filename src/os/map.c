@@ -405,6 +405,10 @@ bool map_mark_guards(uintptr_t address, size_t bytes) {
     return caps_has(CAP_GUARD_MARKER) && advise(address, bytes, MADV_GUARD_INSTALL);
 }
 
+bool map_unmark_guards(uintptr_t address, size_t bytes) {
+    return !caps_has(CAP_GUARD_MARKER) || advise(address, bytes, MADV_GUARD_REMOVE);
+}
+
 bool map_guard(uintptr_t address, size_t bytes) {
     if (map_mark_guards(address, bytes)) {
         return true;
@@ -424,7 +428,7 @@ bool map_guard(uintptr_t address, size_t bytes) {
 }
 
 bool map_unguard(uintptr_t address, size_t bytes) {
-    if (caps_has(CAP_GUARD_MARKER) && !advise(address, bytes, MADV_GUARD_REMOVE)) {
+    if (!map_unmark_guards(address, bytes)) {
         return false;
     }
     if (guard_is_in(address, bytes)) {

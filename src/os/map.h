@@ -68,6 +68,8 @@ bool map_is_missing(uintptr_t address, size_t bytes);
 bool map_guard(uintptr_t address, size_t bytes) FIRN_CHECKED;
 // By guard markers or not at all; what is guarded already may lie in the range.
 bool map_mark_guards(uintptr_t address, size_t bytes) FIRN_CHECKED;
+// Nothing is there then.
+bool map_unmark_guards(uintptr_t address, size_t bytes) FIRN_CHECKED;
 // Undoes map_guard over a range that may contain guards; pages read as zeros afterwards if they
 // were guarded. False on ENOMEM (mprotect path).
 bool map_unguard(uintptr_t address, size_t bytes) FIRN_CHECKED;

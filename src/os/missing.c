@@ -1,6 +1,7 @@
 #include "src/os/missing.h"
 
 #include "src/os/caps.h"
+#include "src/os/keep.h"
 #include "src/os/kernel.h"
 
 #include <errno.h>
@@ -65,6 +66,7 @@ struct pm_scan_arg {
 #endif
 
 static int self = -1, pagemap = -1;
+static struct keep lent = KEEP_NONE; // in the table of the program's threads
 static bool sees_forks;
 static atomic_bool serves_calls;
 
@@ -73,11 +75,21 @@ static long control(int fd, unsigned long request, void *argument) {
     return syscall(SYS_ioctl, fd, request, argument);
 }
 
+static FIRN_TLS bool is_outside;
+
+static FIRN_TLS int borrowed; // and 1 more; 0: none
+
 static int descriptor(int child) {
-    return child == MISSING_SELF ? self : child;
+    return child != MISSING_SELF ? child : is_outside ? self : borrowed - 1;
 }
 
-static FIRN_TLS bool is_outside;
+void missing_borrow(void) {
+    borrowed = keep_descriptor(&lent) + 1;
+}
+
+void missing_return(void) {
+    borrowed = 0;
+}
 
 bool missing_isolate(void) {
     is_outside = syscall(SYS_close_range, 0, ~0u, CLOSE_RANGE_UNSHARE) == 0;
@@ -139,9 +151,35 @@ static int open_with(bool is_event, uint64_t features) {
     return fd;
 }
 
+static const uint64_t needed = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_UNPOPULATED |
+                               UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_MOVE;
+
+bool missing_lends(void) {
+    return lent.fd >= 0;
+}
+
+void missing_after_fork_in_child(void) {
+    const int saved = errno;
+    int fd = keep_descriptor(&lent);
+    if (fd >= 0) {
+        syscall(SYS_close, fd);
+    }
+    lent = (struct keep)KEEP_NONE;
+    errno = saved;
+}
+
+// In a child that no handler of forks saw there is one of the parent's.
+bool missing_lend(void) {
+    missing_after_fork_in_child();
+    int fd = caps_has(CAP_FAULT_SIGNAL) && caps_has(CAP_BORROW) ? open_with(false, needed) : -1;
+    if (fd >= 0) {
+        keep_copy(&lent, fd);
+        syscall(SYS_close, fd);
+    }
+    return lent.fd >= 0;
+}
+
 const char *missing_open(bool is_event) {
-    const uint64_t needed = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_UNPOPULATED |
-                            UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_MOVE;
     bool may = caps_has(is_event ? CAP_FAULT_EVENT : CAP_FAULT_SIGNAL);
     int fd = may ? is_event ? open_full() : open_for_threads() : -1;
     if (fd < 0) {
@@ -150,7 +188,11 @@ const char *missing_open(bool is_event) {
                         : "no userfaultfd";
     }
     syscall(SYS_close, fd);
-    self = open_with(is_event, needed | (is_event ? UFFD_FEATURE_EVENT_FORK : 0));
+    self = is_event ? -1 : keep_borrow(&lent);
+    if (self < 0) {
+        lent = (struct keep)KEEP_NONE; // it would be another one
+        self = open_with(is_event, needed | (is_event ? UFFD_FEATURE_EVENT_FORK : 0));
+    }
     sees_forks = is_event && self >= 0;
     if (self < 0) {
         return !is_event || open_with(true, needed) < 0 ? "the kernel cannot move pages"
@@ -275,11 +317,12 @@ enum missing_result missing_fill_zero(int child, uintptr_t address, size_t bytes
 enum missing_result missing_move(uintptr_t from, uintptr_t to, size_t bytes, size_t *moved) {
     struct uffdio_move m = {.dst = to, .src = from, .len = bytes};
     *moved = 0;
-    long result = control(self, UFFDIO_MOVE, &m);
+    const int fd = descriptor(MISSING_SELF);
+    long result = control(fd, UFFDIO_MOVE, &m);
     while (result != 0 && errno == EAGAIN && m.move > 0) {
         *moved += (size_t)m.move;
         m = (struct uffdio_move){.dst = to + *moved, .src = from + *moved, .len = bytes - *moved};
-        result = control(self, UFFDIO_MOVE, &m);
+        result = control(fd, UFFDIO_MOVE, &m);
     }
     if (m.move > 0) {
         *moved += (size_t)m.move;

@@ -27,6 +27,17 @@
 // missing_open. False: the kernel or a filter refuses; nothing has changed.
 bool missing_isolate(void) FIRN_CHECKED;
 
+// Before that: what missing_open will open for `signal` is opened now, so that threads of the program can call
+// missing_fill and missing_move, too: a copy of the descriptor is in their table, with a high number. False: they
+// cannot.
+bool missing_lend(void) FIRN_CHECKED;
+bool missing_lends(void);
+// Around such calls of a thread of the program. It may have closed the copy: then they fail.
+void missing_borrow(void);
+void missing_return(void);
+// In a forked child: the copy acts on the parent.
+void missing_after_fork_in_child(void);
+
 // In a thread that such a thread started.
 void missing_enter(void);
 

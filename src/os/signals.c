@@ -226,12 +226,13 @@ static struct sigaction get_wanted(void) {
     return copy;
 }
 
-// Ours, on the stack and with the mask that the program's own would have.
+// Ours, on the stack that the program's own would have. Nothing interrupts it until it is known that the fault is
+// the program's: run_handler sets the mask of that.
 static int install(const struct sigaction *program) {
     struct sigaction ours = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER};
+    put_bits(&ours.sa_mask, ALL_BUT_FAULTS);
     if (is_handler(program)) {
         ours.sa_flags |= program->sa_flags & (SA_ONSTACK | SA_RESTART);
-        put_bits(&ours.sa_mask, to_real(bits_of(&program->sa_mask)));
     } else {
         ours.sa_flags |= SA_ONSTACK | SA_RESTART;
     }

@@ -39,6 +39,9 @@ bool firn_notice_call(long number, long first, long second) {
     if (number == SYS_seccomp ? is_strict || first == SECCOMP_SET_MODE_FILTER
                               : first == PR_SET_SECCOMP) {
         caps_forget(CAPS_RARE);
+        if (firn_has_cold_upkeep) {
+            cold_note_filter();
+        }
         if (firn_has_keeper) {
             keeper_forbid("a filter of system calls came");
         }
