@@ -389,6 +389,12 @@ bool cold_exclude(uintptr_t address, size_t bytes) {
     return is_done;
 }
 
+void cold_keep(uintptr_t address, size_t bytes) {
+    if (!missing_serves_calls() && !lock_is_any_held()) {
+        (void)!cold_exclude(address, bytes);
+    }
+}
+
 void cold_thaw_all(void) {
     if (phase_now() == RUNNING) {
         hint_thaw_all();
@@ -442,6 +448,7 @@ void cold_stats(struct cold_stats *out) {
         .thaws = t.thaws,
         .returns = t.returns,
         .fetched = t.fetched,
+        .touched = t.touched,
         .filled = t.zeros,
         .forks = t.forks,
         .thaw_p50_ns = quantile(t.times, 50),

@@ -46,13 +46,15 @@ void cold_hint_cold(uintptr_t address, size_t bytes);
 void cold_hint_hot(uintptr_t address, size_t bytes);
 bool cold_exclude(uintptr_t address, size_t bytes) FIRN_CHECKED;
 void cold_thaw_all(void);
+// cold_exclude, as far as it can be had; not where a touch of a page that is away is never a signal.
+void cold_keep(uintptr_t address, size_t bytes);
 
 enum { COLD_TIMES = 24 };
 struct cold_stats {
     const char *engine; // "event", "signal"; "none" before it runs
     const char *reason; // why not: NULL when it runs, or was not asked for
     uint64_t staged, frozen, zeros, poor, spared, refused, full; // pages, so far (freeze.h)
-    uint64_t thaws, returns, fetched, filled, forks;             // likewise (thaw.h)
+    uint64_t thaws, returns, fetched, touched, filled, forks;    // likewise (thaw.h)
     uint64_t thaw_p50_ns, thaw_p99_ns, thaw_longest_ns;          // upper ends of powers of two
     uint64_t thaw_times[COLD_TIMES]; // thaws somebody waited for that took [2^i, 2^(i+1)) ns
     uint64_t refaults;               // waited for, in the last minute

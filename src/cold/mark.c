@@ -16,12 +16,6 @@ void mark_start(mark_claim_fn *touched) {
     atomic_store_explicit(&is_marking, false, memory_order_relaxed);
 }
 
-void mark_look(void) {
-    bool may =
-        !missing_serves_calls() && missing_lends() && !atomic_load(&is_over) && fault_arm(claim);
-    atomic_store_explicit(&is_marking, may, memory_order_relaxed);
-}
-
 static bool may_hold_stacks(uintptr_t address) {
     if (table_is_large(address)) {
         return true;
@@ -31,8 +25,11 @@ static bool may_hold_stacks(uintptr_t address) {
 }
 
 void mark_pages(struct chunk *c, uintptr_t address, size_t bytes) {
-    bool is_done = atomic_load_explicit(&is_marking, memory_order_relaxed) &&
-                   !may_hold_stacks(address) && map_mark_guards(address, bytes);
+    bool may = atomic_load_explicit(&is_marking, memory_order_relaxed) && !may_hold_stacks(address);
+    bool is_done = may && map_mark_guards(address, bytes);
+    if (may && !is_done) { // some of them, perhaps
+        FIRN_ENSURE(map_unmark_guards(address, bytes));
+    }
     for (size_t at = 0; at < bytes; at += FIRN_PAGE) {
         unsigned i = table_index(c, address + at);
         uint64_t bit = (uint64_t)1 << i % 64;
@@ -94,10 +91,7 @@ void mark_forget(uintptr_t page) {
     }
 }
 
-void mark_give_up(void) {
-    if (atomic_exchange(&is_over, true)) {
-        return;
-    }
+static void remove_all(void) {
     uint64_t mask = thread_block_signals();
     lock_acquire(&cold_lock);
     atomic_store_explicit(&is_marking, false, memory_order_relaxed);
@@ -108,4 +102,20 @@ void mark_give_up(void) {
     }
     lock_release(&cold_lock);
     thread_allow_signals(mask);
+}
+
+void mark_look(void) {
+    bool may =
+        !missing_serves_calls() && missing_lends() && !atomic_load(&is_over) && fault_arm(claim);
+    if (may) {
+        atomic_store_explicit(&is_marking, true, memory_order_relaxed);
+    } else if (atomic_load_explicit(&is_marking, memory_order_relaxed)) {
+        remove_all();
+    }
+}
+
+void mark_give_up(void) {
+    if (!atomic_exchange(&is_over, true)) {
+        remove_all();
+    }
 }

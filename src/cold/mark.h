@@ -18,7 +18,7 @@
 typedef bool mark_claim_fn(uintptr_t address);
 // In the freezing thread of a new process, before the calls below.
 void mark_start(mark_claim_fn *touched);
-// Whether pages that go from now on are marked. The freezing thread, at each look.
+// Whether pages that go from now on are marked; if not, no page is any more. The freezing thread, at each look.
 void mark_look(void);
 
 // With cold_lock. The pages have just been moved out, and are THAWING: who releases one waits.

@@ -31,7 +31,8 @@ static _Atomic unsigned child_count;
 static _Alignas(FIRN_PAGE) char buffer[FIRN_PAGE]; // with cold_lock
 // Counted with cold_lock, read by anybody.
 static struct {
-    _Atomic uint64_t thaws, returns, fetched, waited, zeros, forks, longest_ns, times[THAW_BUCKETS];
+    _Atomic uint64_t thaws, returns, fetched, waited, touched, zeros, forks, longest_ns,
+        times[THAW_BUCKETS];
 } figures;
 static _Atomic int thread;
 
@@ -256,6 +257,7 @@ bool thaw_touched(struct chunk *c, uintptr_t page) {
         mark_let_wait(c, page, 1);
         return true;
     }
+    count(&figures.touched);
     table_leave_alone(p, 1);
     if (is_frozen) {
         note_time(began_ns);
@@ -383,6 +385,7 @@ void thaw_figures(struct thaw_figures *out) {
     out->returns = atomic_load_explicit(&figures.returns, memory_order_relaxed);
     out->fetched = atomic_load_explicit(&figures.fetched, memory_order_relaxed);
     out->waited = thaw_waited();
+    out->touched = atomic_load_explicit(&figures.touched, memory_order_relaxed);
     out->thread = atomic_load_explicit(&thread, memory_order_relaxed);
     out->zeros = atomic_load_explicit(&figures.zeros, memory_order_relaxed);
     out->forks = atomic_load_explicit(&figures.forks, memory_order_relaxed);

@@ -41,6 +41,7 @@ struct thaw_figures {
     uint64_t returns; // from the staging area
     uint64_t fetched; // of the thaws: before anybody asked, beside one that was
     uint64_t waited;  // of the thaws: somebody waited
+    uint64_t touched; // of thaws and returns: by the thread that touched the page
     uint64_t zeros;   // touches of pages that held nothing
     uint64_t forks;   // children filled
     int thread;       // its number

@@ -15,7 +15,10 @@
 #include "src/heap/life.h"
 #include "src/heap/report.h"
 #include "src/heap/sweep.h"
+#include "src/heap/upkeep.h"
+#include "src/os/fault.h"
 #include "src/os/keep.h"
+#include "src/os/loader.h"
 #include "src/os/sink.h"
 #include "src/os/sys.h"
 
@@ -72,18 +75,29 @@ void front_free_checked(void *p, const struct heap_call *call) {
     heap_free_sized(p, call);
 }
 
+// Some of its small blocks libc touches with every signal blocked, or hands to the kernel: a thread's table of
+// thread-local storage when the thread ends, the extension of a pthread_attr_t, and its set of CPUs, when one is started.
+// They come from calloc, or from realloc of nothing, and never go where that would do harm (cold/mark.h).
+static void *keep_libcs(void *p, size_t bytes, uintptr_t site) {
+    if (FIRN_UNLIKELY(firn_has_cold_upkeep) && p != NULL && bytes < FAULT_STACK_LEAST &&
+        loader_is_own(site)) {
+        cold_keep((uintptr_t)p, bytes);
+    }
+    return p;
+}
+
 void *front_alloc_zeroed(size_t count, size_t size, uintptr_t site) {
     size_t bytes;
     if (__builtin_mul_overflow(count, size, &bytes) || bytes > PTRDIFF_MAX) {
         return front_refuse();
     }
-    return heap_alloc_zeroed(bytes, site);
+    return keep_libcs(heap_alloc_zeroed(bytes, site), bytes, site);
 }
 
 // realloc and reallocarray, after the product.
 static void *front_resize_as(void *p, const struct heap_call *call) {
     if (p == NULL) {
-        return front_alloc(call->size, call->site);
+        return keep_libcs(front_alloc(call->size, call->site), call->size, call->site);
     }
     if (call->size == 0) {
         heap_free_slow(p, call);

@@ -4,6 +4,7 @@
 #include "src/base/config.h"
 #include "src/heap/sweep.h"
 #include "src/os/clock.h"
+#include "src/os/loader.h"
 #include "src/slab/central.h"
 #include "src/span/large.h"
 
@@ -19,14 +20,20 @@ void upkeep_set_delay(uint32_t ms) {
     period_ms = ms / 2 < PERIOD_MS ? ms / 2 : PERIOD_MS;
 }
 
+static bool is_constructed;
+
 void upkeep_add_cold(void) {
     firn_has_cold_upkeep = true;
+    if (is_constructed) {
+        loader_note_ranges(); // for front.c, here and below
+    }
 }
-
-static bool is_constructed;
 
 void upkeep_note_constructed(void) {
     is_constructed = true;
+    if (firn_has_cold_upkeep) {
+        loader_note_ranges();
+    }
     if (firn_has_keeper) {
         keeper_allow();
     }

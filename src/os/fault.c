@@ -169,7 +169,7 @@ static bool claim(uintptr_t address) {
 bool fault_arm(signals_claim_fn *other) {
     atomic_store_explicit(&others_claim, other, memory_order_release);
     signals_arm(claim);
-    return signals_is_ready();
+    return signals_is_ready_for_long();
 }
 
 void fault_wait(uintptr_t address, size_t bytes) {

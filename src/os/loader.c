@@ -49,6 +49,10 @@ void loader_note_ranges(void) {
     (void)dl_iterate_phdr(visit, function);
 }
 
+bool loader_is_own(uintptr_t site) {
+    return contains(&libc, site) || contains(&loader, site);
+}
+
 bool loader_may_hold_locks(uintptr_t site) {
-    return libc.end == 0 || loader.end == 0 || contains(&libc, site) || contains(&loader, site);
+    return libc.end == 0 || loader.end == 0 || loader_is_own(site);
 }

@@ -13,4 +13,7 @@ void loader_note_ranges(void);
 // there may be made under a lock that pthread_create takes (libc frees the storage of cached stacks so).
 bool loader_may_hold_locks(uintptr_t site);
 
+// Whether it is known to be of one of the two.
+bool loader_is_own(uintptr_t site);
+
 #endif

@@ -80,7 +80,7 @@ static FIRN_TLS bool is_outside;
 static FIRN_TLS int borrowed; // and 1 more; 0: none
 
 static int descriptor(int child) {
-    return child != MISSING_SELF ? child : is_outside ? self : borrowed - 1;
+    return child != MISSING_SELF ? child : is_outside || lent.fd < 0 ? self : borrowed - 1;
 }
 
 void missing_borrow(void) {

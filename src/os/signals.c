@@ -2,6 +2,7 @@
 
 #include "src/os/clock.h"
 #include "src/os/sys.h"
+#include "src/os/thread.h"
 #include "src/os/threads.h"
 #include "src/os/watch.h"
 
@@ -179,6 +180,16 @@ int signals_suspend(const sigset_t *set) {
     return result;
 }
 
+const sigset_t *signals_while_asleep(const sigset_t *mask, sigset_t *real) {
+    if (mask == NULL || (bits_of(mask) & BIT(SIGSEGV)) == 0 ||
+        atomic_load_explicit(&armed_process, memory_order_acquire) == 0) {
+        return mask;
+    }
+    memset(real, 0, sizeof *real);
+    put_bits(real, bits_of(mask) & ~BIT(SIGSEGV));
+    return real;
+}
+
 // ---- actions ------------------------------------------------------------------------------------
 
 static void on_fault(int number, siginfo_t *info, void *context);
@@ -294,7 +305,16 @@ static void hide_watcher(struct sigaction *old) {
     }
 }
 
+// A child of vfork that sets what an exec would set anyway touches our memory until then.
+static bool is_reset_in_vfork(int number, const struct sigaction *set) {
+    return number == SIGSEGV && set != NULL && set->sa_handler == SIG_DFL &&
+           atomic_load_explicit(&armed_process, memory_order_acquire) != 0 && is_elsewhere();
+}
+
 int signals_action(int number, const struct sigaction *set, struct sigaction *old) {
+    if (is_reset_in_vfork(number, set)) {
+        set = NULL;
+    }
     if (number == SIGSEGV) {
         set = watch_instead_of(set);
     }
@@ -467,6 +487,19 @@ bool signals_is_ready(void) {
                     !is_elsewhere() && is_unblocked() && is_in_place();
     errno = saved;
     return is_ready;
+}
+
+// A thread that starts or ends blocks everything for a moment.
+bool signals_is_ready_for_long(void) {
+    enum { TRIES = 4, BETWEEN_NS = 1000000 };
+    bool any = true;
+    for (unsigned i = 0; i < TRIES && any; i++) {
+        if (i > 0) {
+            thread_sleep(BETWEEN_NS);
+        }
+        any = threads_any_blocks(BIT(SIGSEGV));
+    }
+    return !any && signals_is_ready();
 }
 
 void signals_after_fork_in_child(void) {

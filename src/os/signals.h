@@ -27,6 +27,9 @@ void signals_arm(signals_claim_fn *claim);
 // the functions below (by a raw system call) becomes the program's, and ours is put back. False:
 // nothing may be protected now. Looks at other threads once a second at most. Preserves errno.
 bool signals_is_ready(void);
+// The same, for what stays protected for long: no thread blocks SIGSEGV now, libc's helpers among them, which it starts
+// with every signal blocked. Looks at all threads each time.
+bool signals_is_ready_for_long(void);
 // The handler and what the program wanted are inherited. Until this is called the child's calls below
 // go straight to the kernel.
 void signals_after_fork_in_child(void);
@@ -37,5 +40,8 @@ uint64_t signals_replaced(void);
 int signals_action(int number, const struct sigaction *set, struct sigaction *old);
 int signals_mask(int how, const sigset_t *set, sigset_t *old);
 int signals_suspend(const sigset_t *set);
+// What to give to a call that sleeps with another mask (ppoll and its like), after which a handler may run with that:
+// the mask, or *real without SIGSEGV.
+const sigset_t *signals_while_asleep(const sigset_t *mask, sigset_t *real);
 
 #endif

@@ -1,4 +1,5 @@
 // The calls by which the program and the kernel hand each other small records: of time, masks, limits, identity.
+#include "src/os/signals.h"
 #include "src/preload/call.h"
 
 #include <dirent.h>
@@ -88,11 +89,14 @@ CALL_GUARDED(int, timerfd_settime,
              (int fd, int flags, const struct itimerspec *set, struct itimerspec *old),
              (fd, flags, set, old), add(&c, set, sizeof *set), add(&c, old, sizeof *old));
 CALL_GUARDED(clock_t, times, (struct tms * out), (out), add(&c, out, sizeof *out));
-CALL_GUARDED(int, epoll_pwait2,
-             (int fd, struct epoll_event *events, int n, const struct timespec *timeout,
-              const sigset_t *mask),
-             (fd, events, n, timeout, mask), add(&c, events, call_count(n) * sizeof *events),
-             add(&c, timeout, sizeof *timeout), add(&c, mask, sizeof *mask));
+FIRN_EXPORT int epoll_pwait2(int fd, struct epoll_event *events, int n,
+                             const struct timespec *timeout, const sigset_t *mask) {
+    sigset_t real;
+    CALL(int,
+         (add(&c, events, call_count(n) * sizeof *events), add(&c, timeout, sizeof *timeout),
+          add(&c, mask, sizeof *mask)),
+         epoll_pwait2, fd, events, n, timeout, signals_while_asleep(mask, &real));
+}
 
 // ---- what a process is and has ------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 // The calls by which a program lets the kernel write into its memory; those by which it only reads are in
 // reads.c and its like. What few programs call is apart from the rest in the library (FIRN_COLD, firn.ld).
+#include "src/os/signals.h"
 #include "src/preload/call.h"
 
 #include <fcntl.h>
@@ -287,14 +288,16 @@ FIRN_EXPORT int __poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t roo
 
 FIRN_EXPORT int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
                       const sigset_t *mask) {
+    sigset_t real;
     CALL(int, (add(&c, fds, n * sizeof *fds), add(&c, mask, sizeof *mask)), ppoll, fds, n, timeout,
-         mask);
+         signals_while_asleep(mask, &real));
 }
 
 FIRN_COLD FIRN_EXPORT int __ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
                                       const sigset_t *mask, size_t room) {
+    sigset_t real;
     CALL(int, (add(&c, fds, n * sizeof *fds), add(&c, mask, sizeof *mask)), __ppoll_chk, fds, n,
-         timeout, mask, room);
+         timeout, signals_while_asleep(mask, &real), room);
 }
 
 FIRN_EXPORT int epoll_wait(int fd, struct epoll_event *events, int n, int timeout) {
@@ -303,8 +306,9 @@ FIRN_EXPORT int epoll_wait(int fd, struct epoll_event *events, int n, int timeou
 
 FIRN_EXPORT int epoll_pwait(int fd, struct epoll_event *events, int n, int timeout,
                             const sigset_t *mask) {
+    sigset_t real;
     CALL(int, (add(&c, events, call_count(n) * sizeof *events), add(&c, mask, sizeof *mask)),
-         epoll_pwait, fd, events, n, timeout, mask);
+         epoll_pwait, fd, events, n, timeout, signals_while_asleep(mask, &real));
 }
 
 FIRN_EXPORT int select(int n, fd_set *restrict in, fd_set *restrict out, fd_set *restrict other,
@@ -315,8 +319,9 @@ FIRN_EXPORT int select(int n, fd_set *restrict in, fd_set *restrict out, fd_set 
 
 FIRN_EXPORT int pselect(int n, fd_set *restrict in, fd_set *restrict out, fd_set *restrict other,
                         const struct timespec *restrict timeout, const sigset_t *restrict mask) {
+    sigset_t real;
     CALL(int, (add_sets(&c, n, in, out, other), add(&c, mask, sizeof *mask)), pselect, n, in, out,
-         other, timeout, mask);
+         other, timeout, signals_while_asleep(mask, &real));
 }
 
 FIRN_EXPORT pid_t waitpid(pid_t process, int *status, int options) {

@@ -11,15 +11,23 @@
 #include "src/meta/page_state.h"
 #include "src/os/missing.h"
 #include "src/os/pin.h"
+#include "src/os/signals.h"
 #include "tests/support/cold_case.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -43,8 +51,10 @@ static bool is_filled(const unsigned char *p, unsigned n, unsigned i) {
            memcmp(p + sizeof i, p + sizeof i + 1, n - sizeof i - 1) == 0;
 }
 
-// What came back before is forgotten: after that much, pages would have to be older.
+// What came back before is forgotten: after that much, pages would have to be older. cmocka has put a handler in the
+// place of ours, past signals_action.
 static void allocate(void) {
+    (void)signals_is_ready();
     cold_choose(true, COLD_CASE_AFTER_MS, 0, 0);
     for (unsigned i = 0; i < BLOCKS; i++) {
         blocks[i] = heap_alloc(BYTES, site);
@@ -337,6 +347,177 @@ static void test_forks_while_pages_go(void **state) {
     release();
 }
 
+// ---- touches that are signals --------------------------------------------------------------------
+
+// Not one of them had to be brought back by the thread that thaws.
+static void test_who_touches_brings_back(void **state) {
+    (void)state;
+    allocate();
+    cold_case_freeze(are_mostly_frozen);
+    struct cold_stats before = cold_case_stats();
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        assert_true(is_filled(blocks[i], BYTES, i));
+    }
+    struct cold_stats after = cold_case_stats();
+    assert_true(after.touched >= before.touched + 50);
+    assert_int_equal(after.thaws - before.thaws + after.returns - before.returns,
+                     after.touched - before.touched + after.fetched - before.fetched);
+    release();
+}
+
+static void *count_in_thread(void *result) {
+    *(unsigned *)result = count_wrong();
+    return NULL;
+}
+
+// On a stack that has no room for the work.
+static void test_small_stacks(void **state) {
+    (void)state;
+    unsigned wrong = 1;
+    pthread_attr_t attributes;
+    pthread_t thread;
+    allocate();
+    cold_case_freeze(are_mostly_frozen);
+    assert_int_equal(pthread_attr_init(&attributes), 0);
+    assert_int_equal(pthread_attr_setstacksize(&attributes, (size_t)PTHREAD_STACK_MIN), 0);
+    assert_int_equal(pthread_create(&thread, &attributes, count_in_thread, &wrong), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(wrong, 0);
+    pthread_attr_destroy(&attributes);
+    release();
+}
+
+// As libc's own helpers do: then no touch may be a signal, of the pages that are away already neither.
+static void *block_everything(void *result) {
+    const uint64_t all = ~(uint64_t)0;
+    assert_int_equal(syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, sizeof all), 0);
+    cold_case_sleep(4 * COLD_CASE_AFTER_MS);
+    return count_in_thread(result);
+}
+
+static void test_a_thread_that_blocks_everything(void **state) {
+    (void)state;
+    unsigned wrong = 1;
+    pthread_t thread;
+    allocate();
+    cold_case_freeze(are_mostly_frozen);
+    assert_int_equal(pthread_create(&thread, NULL, block_everything, &wrong), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(wrong, 0);
+    release();
+}
+
+static void close_userfaultfds(void) {
+    unsigned closed = 0;
+    char name[64], path[32];
+    DIR *folder = opendir("/proc/self/fd");
+    assert_non_null(folder);
+    for (struct dirent *e = readdir(folder); e != NULL; e = readdir(folder)) {
+        (void)snprintf(path, sizeof path, "/proc/self/fd/%.12s", e->d_name);
+        ssize_t n = readlink(path, name, sizeof name - 1);
+        name[n > 0 ? n : 0] = '\0';
+        if (strstr(name, "userfaultfd") != NULL) {
+            closed++;
+            close(atoi(e->d_name));
+        }
+    }
+    closedir(folder);
+    assert_true(closed > 0);
+}
+
+// Daemons do. (In a child, for the sake of the tests that follow.)
+static void test_descriptors_that_are_closed(void **state) {
+    (void)state;
+    allocate();
+    pid_t pid = fork();
+    if (pid == 0) {
+        release();
+        allocate();
+        cold_upkeep();
+        if (!cold_case_wait(are_mostly_frozen)) {
+            _exit(5);
+        }
+        close_userfaultfds();
+        uint64_t before = cold_case_stats().touched;
+        if (count_wrong() != 0 || cold_case_stats().touched != before) {
+            _exit(6);
+        }
+        child_checks(1);
+    }
+    assert_int_equal(wait_for(pid), 0);
+    release();
+}
+
+static jmp_buf after_fault;
+static void *volatile fault_address;
+
+static void on_fault(int number, siginfo_t *info, void *context) {
+    (void)number;
+    (void)context;
+    fault_address = info->si_addr;
+    siglongjmp(after_fault, 1);
+}
+
+static void catch_faults(struct sigaction *before) {
+    struct sigaction mine = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
+    assert_int_equal(signals_action(SIGSEGV, &mine, before), 0);
+}
+
+static void test_faults_of_the_program(void **state) {
+    (void)state;
+    struct sigaction before;
+    allocate();
+    cold_case_freeze(are_mostly_frozen);
+    catch_faults(&before);
+    char *closed = mmap(NULL, FIRN_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(closed != MAP_FAILED);
+    char *page = (char *)large[0] + FIRN_PAGE - (uintptr_t)large[0] % FIRN_PAGE;
+    (void)*(volatile char *)page;
+    assert_int_equal(mprotect(page, FIRN_PAGE, PROT_NONE), 0);
+    char *const bad[] = {closed + 7, page + 64};
+    for (unsigned i = 0; i < 2; i++) {
+        for (unsigned k = 0; k < 3; k++) {
+            fault_address = NULL;
+            if (sigsetjmp(after_fault, 1) == 0) {
+                (void)*(volatile char *)bad[i];
+                fail();
+            }
+            assert_ptr_equal(fault_address, bad[i]);
+            assert_true(is_filled(blocks[k * 100 + i], BYTES, k * 100 + i));
+        }
+    }
+    assert_int_equal(mprotect(page, FIRN_PAGE, PROT_READ | PROT_WRITE), 0);
+    assert_int_equal(signals_action(SIGSEGV, &before, NULL), 0);
+    munmap(closed, FIRN_PAGE);
+    assert_int_equal(count_wrong(), 0);
+    release();
+}
+
+// A child that nobody saw coming has not its parent's bytes: it has no zeros in their place either.
+static void test_a_child_of_a_bare_fork(void **state) {
+    (void)state;
+    struct sigaction before;
+    allocate();
+    cold_case_freeze(are_mostly_frozen);
+    unsigned i = 0;
+    while (i < BLOCKS && !is_frozen(blocks[i])) {
+        i++;
+    }
+    assert_true(i < BLOCKS);
+    catch_faults(&before);
+    pid_t pid = (pid_t)syscall(SYS_fork);
+    if (pid == 0) {
+        if (sigsetjmp(after_fault, 1) == 0) {
+            _exit(is_filled(blocks[i], BYTES, i) ? 7 : 8);
+        }
+        _exit(fault_address == blocks[i] ? 0 : 9);
+    }
+    assert_int_equal(wait_for(pid), 0);
+    assert_int_equal(signals_action(SIGSEGV, &before, NULL), 0);
+    assert_int_equal(count_wrong(), 0);
+    release();
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_idle_pages_go_and_come_back),
@@ -348,6 +529,12 @@ int main(void) {
         cmocka_unit_test(test_children),
         cmocka_unit_test(test_a_child_freezes_by_itself),
         cmocka_unit_test(test_forks_while_pages_go),
+        cmocka_unit_test(test_who_touches_brings_back),
+        cmocka_unit_test(test_small_stacks),
+        cmocka_unit_test(test_a_thread_that_blocks_everything),
+        cmocka_unit_test(test_descriptors_that_are_closed),
+        cmocka_unit_test(test_faults_of_the_program),
+        cmocka_unit_test(test_a_child_of_a_bare_fork),
     };
     return cmocka_run_group_tests(tests, start, NULL);
 }
