@@ -39,6 +39,7 @@ bool firn_notice_call(long number, long first, long second) {
     if (number == SYS_seccomp ? is_strict || first == SECCOMP_SET_MODE_FILTER
                               : first == PR_SET_SECCOMP) {
         caps_forget(CAPS_RARE);
+        caps_forget(CAP_FOLLOW);
         if (firn_has_keeper) {
             keeper_forbid("a filter of system calls came");
         }

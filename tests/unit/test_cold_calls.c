@@ -1,104 +1,42 @@
-// The cold tier under engine `signal`, where a system call that meets a page which is away fails, and nobody
-// tells of forks: what is pinned stays, what was given back is there for the kernel, and a child
-// has everything.
+// The cold tier under the engines `signal` and `protect`, where a system call that meets a page which is away fails, and
+// nobody tells of forks: what is pinned stays, what was given back is there for the kernel, and a child
+// has everything. One engine after the other, each in a process of its own.
 // firn-test: levels=0,2,3 timeout=300 sanitize=none
 #include "src/cold/cold.h"
 
 #include "src/cold/table.h"
-#include "src/heap/heap.h"
 #include "src/heap/life.h"
 #include "src/heap/upkeep.h"
-#include "src/meta/page_state.h"
 #include "src/os/missing.h"
 #include "src/os/pin.h"
-#include "tests/support/cold_case.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdatomic.h>
-#include <string.h>
+#include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 enum { BLOCKS = 12000, BYTES = 500, LARGE = 24, LARGE_BYTES = 150000 };
-static const uintptr_t site = 0x409000;
+#include "tests/support/cold_blocks.h"
 
-static unsigned char *blocks[BLOCKS], *large[LARGE];
 static int zeros, sink, ends[2];
-
-static void fill(unsigned char *p, unsigned n, unsigned i) {
-    memset(p, 'a' + (int)(i % 20), n);
-    memcpy(p, &i, sizeof i);
-}
-
-static bool is_filled(const unsigned char *p, unsigned n, unsigned i) {
-    unsigned found;
-    memcpy(&found, p, sizeof found);
-    return found == i && p[sizeof i] == 'a' + i % 20 &&
-           memcmp(p + sizeof i, p + sizeof i + 1, n - sizeof i - 1) == 0;
-}
-
-// What came back before is forgotten: after that much, pages would have to be older.
-static void allocate(void) {
-    cold_choose(true, COLD_CASE_AFTER_MS, 0, 0);
-    for (unsigned i = 0; i < BLOCKS; i++) {
-        blocks[i] = heap_alloc(BYTES, site);
-        assert_non_null(blocks[i]);
-        fill(blocks[i], BYTES, i);
-    }
-    for (unsigned i = 0; i < LARGE; i++) {
-        large[i] = heap_alloc(LARGE_BYTES, site);
-        assert_non_null(large[i]);
-        fill(large[i], LARGE_BYTES, i);
-    }
-}
-
-static void release(void) {
-    for (unsigned i = 0; i < BLOCKS; i++) {
-        heap_free(blocks[i], site);
-    }
-    for (unsigned i = 0; i < LARGE; i++) {
-        heap_free(large[i], site);
-    }
-    (void)heap_trim();
-}
-
-static unsigned count_wrong(void) {
-    unsigned wrong = 0;
-    for (unsigned i = 0; i < BLOCKS; i++) {
-        wrong += !is_filled(blocks[i], BYTES, i);
-    }
-    for (unsigned i = 0; i < LARGE; i++) {
-        wrong += !is_filled(large[i], LARGE_BYTES, i);
-    }
-    return wrong;
-}
-
-static bool is_frozen(const void *p) {
-    return page_state_get((uintptr_t)p) == PAGE_FROZEN;
-}
+static enum fault_engine engine;
 
 static bool are_mostly_frozen(void) {
-    unsigned n = 0, m = 0;
-    for (unsigned i = 0; i < BLOCKS; i++) {
-        n += is_frozen(blocks[i]);
-    }
+    unsigned m = 0;
     for (unsigned i = 0; i < LARGE; i++) {
         m += is_frozen(large[i] + LARGE_BYTES / 2);
     }
-    return n >= BLOCKS * 8 / 10 && m >= LARGE / 2;
+    return count_frozen() >= BLOCKS * 8 / 10 && m >= LARGE / 2;
 }
 
 static int start(void **state) {
     (void)state;
     life_start();
     pin_announce();
-    cold_choose_engine(FAULT_SIGNAL);
+    cold_choose_engine(engine);
     cold_choose(true, COLD_CASE_AFTER_MS, 0, 0);
     upkeep_add_cold(); // forks are to be heard of
     cold_upkeep();
@@ -111,7 +49,7 @@ static void test_idle_pages_go_and_come_back(void **state) {
     (void)state;
     allocate();
     cold_case_freeze(are_mostly_frozen);
-    assert_string_equal(cold_case_stats().engine, "signal");
+    assert_string_equal(cold_case_stats().engine, fault_engine_name(engine));
     assert_false(missing_serves_calls());
     assert_int_equal(count_wrong(), 0);
     assert_true(cold_case_stats().thaws >= 1000);
@@ -209,6 +147,9 @@ static void test_new_blocks_are_there(void **state) {
 // Pages of zeros are dropped, and not frozen.
 static void test_zeros_are_there(void **state) {
     (void)state;
+    if (engine == FAULT_PROTECT) {
+        skip(); // they are stored
+    }
     unsigned char *p = heap_alloc_zeroed(LARGE_BYTES, site);
     assert_non_null(p);
     memset(p, 0, LARGE_BYTES);
@@ -337,7 +278,7 @@ static void test_forks_while_pages_go(void **state) {
     release();
 }
 
-int main(void) {
+static int run(enum fault_engine which) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_idle_pages_go_and_come_back),
         cmocka_unit_test(test_pins),
@@ -349,5 +290,16 @@ int main(void) {
         cmocka_unit_test(test_a_child_freezes_by_itself),
         cmocka_unit_test(test_forks_while_pages_go),
     };
-    return cmocka_run_group_tests(tests, start, NULL);
+    engine = which;
+    return cmocka_run_group_tests_name(fault_engine_name(which), tests, start, NULL);
+}
+
+int main(void) {
+    int status = -1;
+    pid_t pid = fork();
+    if (pid == 0) {
+        exit(run(FAULT_SIGNAL));
+    }
+    bool is_right = pid > 0 && waitpid(pid, &status, 0) == pid && status == 0;
+    return run(FAULT_PROTECT) != 0 || !is_right;
 }
