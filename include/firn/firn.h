@@ -43,8 +43,9 @@ struct firn_stats {
     size_t
         cold_skipped; /* pages that were to be compressed, and were not: did not shrink, or are shared or full */
     size_t cold_cpu_ns;      /* processor time of Firn's two threads for it */
-    const char *cold_engine; /* "event", "signal", or "none". Never NULL */
-    const char *cold_reason; /* why there is no better one; NULL: it runs, or nobody asked for it */
+    const char *cold_engine; /* "event", "signal", "protect", or "none". Never NULL */
+    const char
+        *cold_reason; /* why there is no better one; NULL: it is the best, or what was asked for */
 };
 
 /* Fills *out as far as out->struct_bytes reaches. 0, or -1 with errno EINVAL when struct_bytes is

@@ -135,7 +135,7 @@ static void fill_watched_holes(uintptr_t from, uintptr_t end) {
 }
 
 static bool watch(const struct chunk *c, uintptr_t end) {
-    bool can_fill = !missing_serves_calls() && caps_has(CAP_POPULATE);
+    bool can_fill = missing_holes_fail() && caps_has(CAP_POPULATE);
     uintptr_t from = c->base + c->registered;
     if (can_fill) {
         fill_holes(from, end);
@@ -143,7 +143,7 @@ static bool watch(const struct chunk *c, uintptr_t end) {
     if (!missing_register(c->base, end - c->base, false)) {
         return false;
     }
-    if (!missing_serves_calls() && !can_fill) {
+    if (missing_holes_fail() && !can_fill) {
         fill_watched_holes(from, end);
     }
     return true;

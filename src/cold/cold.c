@@ -18,9 +18,11 @@
 #include "src/os/map.h"
 #include "src/os/missing.h"
 #include "src/os/pin.h"
+#include "src/os/signals.h"
 #include "src/os/strain.h"
 #include "src/os/sys.h"
 #include "src/os/thread.h"
+#include "src/os/veil.h"
 
 #include <errno.h>
 #include <string.h>
@@ -33,16 +35,12 @@ struct process {
     _Atomic int phase; // enum phase
 };
 static struct process *process;
-static bool is_asked;
-static enum fault_engine engine;
-static _Atomic(const char *) reason;
+static bool is_asked, is_forbidden;
+static _Atomic int engine; // enum fault_engine
+static _Atomic(const char *) reason, lesser;
 
 static void set_phase(enum phase phase) {
     atomic_store_explicit(&process->phase, (int)phase, memory_order_release);
-}
-
-static enum fault_engine engine_now(void) {
-    return missing_serves_calls() ? FAULT_EVENT : FAULT_SIGNAL;
 }
 
 static enum phase phase_now(void) {
@@ -65,11 +63,16 @@ static bool is_taken(uintptr_t address) {
 }
 
 // Nothing is there now, which a system call must not meet. The memory is accessible: it is closed, if at all,
-// after it was released.
+// after it was released. Under `protect` it is made accessible by this; if not now, for want of mappings, by
+// who touches it.
 static bool fill(uintptr_t page) {
     mark_forget(page);
-    if (!missing_serves_calls()) {
+    if (missing_holes_fail()) {
         (void)*(volatile unsigned char *)page;
+    } else if (missing_engine() == FAULT_PROTECT && !map_allow_writes(page, FIRN_PAGE)) {
+        struct chunk *c = table_find(page);
+        unsigned i = table_index(c, page);
+        atomic_fetch_or(&c->shut[i / 64], (uint64_t)1 << i % 64);
     }
     return true;
 }
@@ -134,7 +137,7 @@ static bool is_kept(uintptr_t address, size_t bytes) {
     return false;
 }
 
-// Under `signal` nothing is away in a parent that forks.
+// Under the other engines nothing is away in a parent that forks.
 static bool is_inherited(uintptr_t address, size_t bytes) {
     return missing_serves_calls() && phase_now() != RUNNING && is_kept(address, bytes);
 }
@@ -144,7 +147,7 @@ static bool is_inherited(uintptr_t address, size_t bytes) {
 // the program made inaccessible is left alone; under a filter of system calls it cannot be told.
 static void refill(uintptr_t address, size_t bytes) {
     const uintptr_t end = address + bytes;
-    if (phase_now() != RUNNING || missing_serves_calls()) {
+    if (phase_now() != RUNNING || !missing_holes_fail()) {
         return;
     }
     const bool can_ask = caps_has(CAP_POPULATE);
@@ -168,7 +171,7 @@ static bool is_held(void) {
 
 static const struct page_state_keeper keeper = {release, is_kept, is_inherited, refill, is_held};
 
-// mark_claim_fn
+// signals_claim_fn
 static bool claim_touch(uintptr_t address) {
     return phase_now() == RUNNING && touch_claim(address);
 }
@@ -199,6 +202,7 @@ void cold_after_fork(bool in_child) {
         missing_after_fork_in_child();
         forks_held = 0;
         atomic_store(&table_holds, 0);
+        signals_after_fork_in_child();
     } else if (forks_held > 0) {
         forks_held--;
         atomic_fetch_sub(&table_holds, 1);
@@ -236,6 +240,7 @@ static bool is_locked(void) {
 // In a forked child all this describes the parent. Not yet what page_state_purge goes by.
 static void forget_parent(void) {
     lock_reset(&cold_lock);
+    signals_after_unseen_fork();
     for (struct chunk *c = table_first(); c != NULL; c = c->next) {
         memset(c->pages, 0, sizeof c->pages);
         c->registered = 0;
@@ -244,6 +249,7 @@ static void forget_parent(void) {
         atomic_store_explicit(&c->away, 0, memory_order_relaxed);
     }
     thaw_reset();
+    veil_reset();
     cold_store_abandon();
 }
 
@@ -267,13 +273,56 @@ static void forget_claims(void) {
     }
 }
 
+// veil_bring_fn. In a child that was made behind our back nobody brings anything.
+static bool bring(uintptr_t page) {
+    return phase_now() == RUNNING ? hint_bring(page) : hint_open(page);
+}
+
+static void arm(void) {
+    veil_arm(FIRN_ROOT.data.base, FIRN_ROOT.data.bytes, bring);
+}
+
+static enum fault_engine chosen_engine(void) {
+    return (enum fault_engine)atomic_load_explicit(&engine, memory_order_acquire);
+}
+
+void cold_enter_thread(void) {
+    if (chosen_engine() == FAULT_PROTECT) {
+        veil_enter_thread();
+    }
+}
+
+void cold_leave_thread(void) {
+    veil_leave_thread();
+}
+
+// Threads may come here at the same time: they find the same.
+enum fault_engine cold_settle_engine(void) {
+    enum fault_engine best = chosen_engine();
+    if (best == FAULT_NONE) {
+        const char *why;
+        best = FAULT_EVENT;
+        while (best < FAULT_PROTECT && (why = missing_try(best)) != NULL) {
+            atomic_store_explicit(&lesser, why, memory_order_relaxed);
+            best++;
+        }
+        atomic_store_explicit(&engine, (int)best, memory_order_release);
+    }
+    if (best == FAULT_PROTECT) {
+        arm();
+        cold_enter_thread();
+    }
+    return best;
+}
+
 // The mesher's descriptor, where it will have one, is opened before ours takes anything from it.
 static const char *prepare(void) {
-    if (engine == FAULT_PROTECT) {
-        return "not under engine protect";
+    enum fault_engine which = chosen_engine() != FAULT_NONE ? chosen_engine() : FAULT_EVENT;
+    if (is_forbidden) {
+        return "cold=auto takes engine event only";
     }
     // In a static archive nothing is interposed.
-    if (engine == FAULT_SIGNAL && !pin_is_announced()) {
+    if (which != FAULT_EVENT && !pin_is_announced()) {
         return "the program's system calls are not seen";
     }
     if (is_rationed()) {
@@ -283,13 +332,13 @@ static const char *prepare(void) {
         return "memory is locked";
     }
     (void)!fault_start(FIRN_ROOT.small_base, FIRN_ROOT.small_bytes);
-    if (engine == FAULT_SIGNAL) {
+    if (which == FAULT_SIGNAL) {
         (void)!missing_lend();
     }
     if (!missing_isolate()) {
         return "no descriptor table of its own";
     }
-    const char *missing = missing_open(engine != FAULT_SIGNAL);
+    const char *missing = missing_open(which);
     if (missing != NULL) {
         return missing;
     }
@@ -319,6 +368,9 @@ static void run(void) {
             pin_set_touch(touch);
         }
         set_phase(RUNNING);
+        if (missing_engine() == FAULT_PROTECT) {
+            arm();
+        }
         strain_open();
         why = thread_start(thaw_run) ? NULL : "no thread";
     }
@@ -346,7 +398,12 @@ void cold_choose(bool is_on, uint64_t after_ms, unsigned seal, uint64_t most_byt
 }
 
 void cold_choose_engine(enum fault_engine chosen) {
-    engine = chosen;
+    atomic_store_explicit(&engine, (int)chosen, memory_order_relaxed);
+}
+
+void cold_choose_event_only(void) {
+    is_forbidden = chosen_engine() > FAULT_EVENT;
+    cold_choose_engine(FAULT_EVENT);
 }
 
 void cold_upkeep(void) {
@@ -436,8 +493,10 @@ void cold_stats(struct cold_stats *out) {
     bool is_running = phase_now() == RUNNING;
     cold_store_figures(&s);
     *out = (struct cold_stats){
-        .engine = is_running ? fault_engine_name(engine_now()) : "none",
+        .engine = is_running ? fault_engine_name(missing_engine()) : "none",
         .reason = atomic_load_explicit(&reason, memory_order_acquire),
+        .lesser = is_running ? atomic_load_explicit(&lesser, memory_order_relaxed) : NULL,
+        .paused = is_running ? f.refusal : NULL,
         .staged = f.staged,
         .frozen = f.frozen,
         .zeros = f.zeros,

@@ -24,8 +24,18 @@
 // `most_bytes`: as cold_store_choose.
 void cold_choose(bool is_on, uint64_t after_ms, unsigned seal, uint64_t most_bytes);
 
-// Of the engines of os/fault.h: `protect` keeps it off, and `signal` has to be asked for. Likewise.
+// Of the engines of os/fault.h. FAULT_NONE: the best there is, of those that cold_settle_engine may choose; `event`
+// where that is not called. Likewise.
 void cold_choose_engine(enum fault_engine engine);
+// That no program can notice, or none. Where another one was chosen: none.
+void cold_choose_event_only(void);
+// For a process whose system calls are seen (pin_announce): which engine it will be, as far as can be told at start.
+// Where it is `protect`, SIGSEGV is taken over. Any thread. Preserves errno.
+enum fault_engine cold_settle_engine(void);
+
+// The calling thread has begun, and is about to end: for touches by it under `protect`. It holds no lock.
+void cold_enter_thread(void);
+void cold_leave_thread(void);
 
 // To be called now and then, by a thread that holds no lock and can afford the start of one: starts the
 // cold tier, once in each process. May allocate. Preserves errno.
@@ -51,8 +61,11 @@ void cold_keep(uintptr_t address, size_t bytes);
 
 enum { COLD_TIMES = 24 };
 struct cold_stats {
-    const char *engine; // "event", "signal"; "none" before it runs
+    const char *engine; // "event", "signal", "protect"; "none" before it runs
     const char *reason; // why not: NULL when it runs, or was not asked for
+    const char *
+        lesser; // it runs: why with no better engine; NULL: there is none, or another was asked for
+    const char *paused; // it runs: why nothing goes for now, or NULL
     uint64_t staged, frozen, zeros, poor, spared, refused, full; // pages, so far (freeze.h)
     uint64_t thaws, returns, fetched, touched, filled, forks;    // likewise (thaw.h)
     uint64_t thaw_p50_ns, thaw_p99_ns, thaw_longest_ns;          // upper ends of powers of two

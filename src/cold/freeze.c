@@ -10,6 +10,7 @@
 #include "src/cold/table.h"
 #include "src/cold/take.h"
 #include "src/cold/thaw.h"
+#include "src/cold/trial.h"
 #include "src/meta/page_state.h"
 #include "src/os/clock.h"
 #include "src/os/map.h"
@@ -32,7 +33,9 @@ enum {
 static unsigned percent = 10;
 
 static uint64_t pages_there; // at this look, so far
+static struct trial trial;
 static _Atomic int thread;
+static _Atomic(const char *) refusal; // of the last look
 
 static struct { _Atomic uint64_t frozen, zeros, poor, spared, full; } figures;
 
@@ -156,6 +159,9 @@ static void look_at_run(struct chunk *c, const struct missing_run *run) {
     for (uintptr_t at = run->start; at < run->end; at += (uintptr_t)BATCH << FIRN_PAGE_SHIFT) {
         uintptr_t pages = (run->end - at) >> FIRN_PAGE_SHIFT;
         uint64_t wanted = judge(c, at, pages < BATCH ? (uint32_t)pages : BATCH, run);
+        if (missing_engine() == FAULT_PROTECT) { // each is a guess
+            wanted = trial_take(&trial, wanted);
+        }
         take_pages(c, at, wanted, age_due_ms(now_ms()));
     }
 }
@@ -215,7 +221,7 @@ static bool is_in_slot(struct chunk *c, uintptr_t address, uint32_t slot) {
 static void give_zeros(struct chunk *c, uintptr_t address) {
     if (page_state_move(address, PAGE_STAGED, PAGE_THAWING)) {
         mark_remove(c, address);
-        if (!missing_serves_calls()) { // see claim.c
+        if (missing_holes_fail()) { // see claim.c
             (void)missing_fill_zero(MISSING_SELF, address, FIRN_PAGE);
         }
         FIRN_ENSURE(page_state_move(address, PAGE_THAWING, PAGE_RESIDENT));
@@ -232,8 +238,12 @@ static bool conclude(struct chunk *c, uintptr_t address, enum cold_put put, stru
         p->holds = HOLDS_BLOB;
         p->generation++;
         p->heat = (uint8_t)(p->heat > 0 ? p->heat - 1 : 0);
-        // Else it was released at this moment: the next sweep finds the blob.
-        (void)!page_state_move(address, PAGE_STAGED, PAGE_FROZEN);
+        // Else it was released at this moment: the next sweep finds the blob. Whoever releases it while its memory
+        // is given back waits.
+        if (page_state_move(address, PAGE_STAGED, PAGE_THAWING)) {
+            missing_drop_moved(address);
+            FIRN_ENSURE(page_state_move(address, PAGE_THAWING, PAGE_FROZEN));
+        }
         c->poor = 0;
         count(&figures.frozen, 1);
         return true;
@@ -251,6 +261,17 @@ static bool conclude(struct chunk *c, uintptr_t address, enum cold_put put, stru
         table_leave_alone(p, 16);
         return thaw_page(c, address) != MISSING_AGAIN;
     }
+}
+
+// Masks the copy. A page of zeros is dropped, but under `protect`, where to show it alone takes mappings.
+static enum cold_put put_away(uintptr_t address, uint32_t generation, char *copy,
+                              struct cold_blob *blob) {
+    // Before masking: what is zeros then may not be now.
+    if (missing_engine() != FAULT_PROTECT && cold_store_is_zero(copy)) {
+        return COLD_ZERO;
+    }
+    mask_page(address, copy);
+    return cold_store_put(address, generation, copy, blob);
 }
 
 // False: later.
@@ -274,11 +295,9 @@ static bool freeze_slot(uint32_t slot, uintptr_t address) {
     // A touch meanwhile takes the page away from under this; what is read then is of no account. A copy,
     // since a compressor may rely on what it reads to stay as it is.
     static _Alignas(FIRN_PAGE) char copy[FIRN_PAGE];
-    memcpy(copy, (const void *)stage_address(slot), FIRN_PAGE);
-    enum cold_put put = COLD_ZERO;
-    if (!cold_store_is_zero(copy)) { // before masking: what is zeros then may not be now
-        mask_page(address, copy);
-        put = cold_store_put(address, generation, copy, &blob);
+    enum cold_put put = COLD_FULL;
+    if (missing_read_moved(address, stage_address(slot), copy)) {
+        put = put_away(address, generation, copy, &blob);
     }
     lock_acquire(&cold_lock);
     bool is_done = true;
@@ -321,7 +340,7 @@ static void freeze_now(struct chunk *c, uintptr_t from, uint64_t wanted) {
         lock_acquire(&cold_lock);
         uint32_t slot = p->holds == HOLDS_SLOT ? p->at.slot : STAGE_NONE;
         lock_release(&cold_lock);
-        if (slot != STAGE_NONE && freeze_slot(slot, at)) {
+        if (slot != STAGE_NONE && freeze_slot(slot, at) && missing_engine() != FAULT_PROTECT) {
             map_purge(stage_address(slot), FIRN_PAGE);
         }
     }
@@ -400,6 +419,16 @@ static void bring_all_back(void) {
     }
 }
 
+// Something came up by which no page may be away: what is comes back, and nothing goes.
+static bool is_refused(void) {
+    const char *why = missing_refusal();
+    atomic_store_explicit(&refusal, why, memory_order_release);
+    if (why != NULL) {
+        bring_all_back();
+    }
+    return why != NULL;
+}
+
 // True when it is to be looked now.
 static bool obey(void) {
     uint32_t number;
@@ -407,7 +436,7 @@ static bool obey(void) {
         bring_all_back();
         hint_note_thawed(number);
     }
-    if (hint_take_call()) {
+    if (hint_take_call() && !is_refused()) {
         look_at_wishes();
     }
     bool is_short = hint_take_press();
@@ -418,6 +447,10 @@ static bool obey(void) {
 }
 
 static void look(uint64_t now) {
+    if (is_refused()) {
+        return;
+    }
+    trial_begin(&trial, age_look_ms(), thaw_returned());
     pages_there = 0;
     mark_look();
     claim_each(look_at_chunk);
@@ -460,6 +493,7 @@ void freeze_figures(struct freeze_figures *out) {
         .thread = atomic_load_explicit(&thread, memory_order_relaxed),
         .chunks = claim_count(),
         .away = away,
+        .refusal = atomic_load_explicit(&refusal, memory_order_acquire),
     };
     take_figures(&out->staged, &out->refused);
 }

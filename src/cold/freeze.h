@@ -26,6 +26,7 @@ struct freeze_figures {
     uint64_t full;                  // no room in the store
     uint64_t chunks;                // registered now
     uint64_t away;                  // pages staged or frozen now
+    const char *refusal;            // why nothing goes for now, or NULL
     int thread;                     // its number
 };
 void freeze_figures(struct freeze_figures *out);

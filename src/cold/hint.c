@@ -6,7 +6,10 @@
 #include "src/meta/page_state.h"
 #include "src/meta/root.h"
 #include "src/os/futex.h"
+#include "src/os/map.h"
+#include "src/os/missing.h"
 #include "src/os/sys.h"
+#include "src/os/veil.h"
 
 #include <limits.h>
 
@@ -40,13 +43,54 @@ static bool is_away(uintptr_t page) {
     return state == PAGE_STAGED || state == PAGE_FROZEN || state == PAGE_THAWING;
 }
 
+// Its last block was freed, and it reads as zeros once it can be read.
+static bool is_shut(uintptr_t page) {
+    struct chunk *c = table_find(page);
+    return c != NULL && table_has_bit(c->shut, table_index(c, page));
+}
+
+bool hint_open(uintptr_t page) {
+    if (!is_shut(page)) {
+        return false;
+    }
+    if (map_allow_writes(page, FIRN_PAGE)) {
+        struct chunk *c = table_find(page);
+        unsigned i = table_index(c, page);
+        atomic_fetch_and(&c->shut[i / 64], ~((uint64_t)1 << i % 64));
+    } else {
+        sys_yield();
+    }
+    return true;
+}
+
+bool hint_bring(uintptr_t page) {
+    if (hint_open(page)) {
+        return true;
+    }
+    bool was_away = is_away(page);
+    if (was_away) {
+        veil_ask(page);
+    }
+    return was_away;
+}
+
+// Under `protect` a signal is not needed, nor is a stack on which it could be delivered.
+static void touch(uintptr_t page) {
+    if (missing_engine() != FAULT_PROTECT) {
+        (void)*(volatile unsigned char *)page;
+    } else {
+        (void)hint_bring(page);
+    }
+}
+
 // The page may be on its way out, not gone yet when it is touched. In a forked child the states stay what they
 // were in its parent, which fills the page when it is touched: once is enough there.
 static void bring_back(uintptr_t page) {
-    bool is_away_still = is_away(page);
+    bool is_away_still = is_away(page) || is_shut(page);
     while (is_away_still) {
-        (void)*(volatile unsigned char *)page;
-        is_away_still = is_away(page) && !page_state_is_inherited(page, FIRN_PAGE);
+        touch(page);
+        is_away_still =
+            (is_away(page) || is_shut(page)) && !page_state_is_inherited(page, FIRN_PAGE);
         if (is_away_still) {
             sys_yield();
         }
@@ -111,7 +155,7 @@ static void touch_in_chunk(struct chunk *c, uintptr_t from, uintptr_t until, uin
     for (uintptr_t at = from; at < until && at < limit; at += FIRN_PAGE) {
         if (claim_is_in_use(at) && !table_is_excluded(c, at)) {
             set(c->wanted, table_index(c, at));
-            (void)*(volatile unsigned char *)at;
+            touch(at);
             bring_back(at);
         }
     }

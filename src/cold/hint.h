@@ -20,6 +20,10 @@ void hint_hot(uintptr_t address, size_t bytes);
 // All pages of the range, likewise: back now (if any may be away), and not away again before they are released. False:
 // no memory to note it, for some of them.
 bool hint_exclude(uintptr_t address, size_t bytes, bool may_be_away) FIRN_CHECKED;
+// For the handler of a touch: whether the page is away, or was; then it is back now, or perhaps not yet. The other: only
+// whether it is not away any more and still inaccessible, as in a child it may be.
+bool hint_bring(uintptr_t page);
+bool hint_open(uintptr_t page);
 // A system call is about to touch the range, whatever is in it: all pages of live blocks in it are back now. Any
 // thread; signal-safe.
 void hint_touch(uintptr_t address, size_t bytes);

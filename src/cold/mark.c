@@ -6,12 +6,13 @@
 #include "src/os/fault.h"
 #include "src/os/map.h"
 #include "src/os/missing.h"
+#include "src/os/signals.h"
 #include "src/os/thread.h"
 
-static mark_claim_fn *claim;
+static signals_claim_fn *claim;
 static _Atomic bool is_marking, is_over;
 
-void mark_start(mark_claim_fn *touched) {
+void mark_start(signals_claim_fn *touched) {
     claim = touched;
     atomic_store_explicit(&is_marking, false, memory_order_relaxed);
 }
@@ -86,7 +87,7 @@ void mark_let_wait(struct chunk *c, uintptr_t address, unsigned pages) {
 }
 
 void mark_forget(uintptr_t page) {
-    if (!missing_serves_calls() && !may_hold_stacks(page)) {
+    if (missing_lends() && !may_hold_stacks(page)) {
         (void)!map_unmark_guards(page, FIRN_PAGE);
     }
 }
@@ -105,8 +106,11 @@ static void remove_all(void) {
 }
 
 void mark_look(void) {
-    bool may =
-        !missing_serves_calls() && missing_lends() && !atomic_load(&is_over) && fault_arm(claim);
+    bool may = missing_lends() && !atomic_load(&is_over);
+    if (may) {
+        signals_arm(claim);
+        may = !signals_is_blocked() && signals_is_ready();
+    }
     if (may) {
         atomic_store_explicit(&is_marking, true, memory_order_relaxed);
     } else if (atomic_load_explicit(&is_marking, memory_order_relaxed)) {

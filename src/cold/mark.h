@@ -2,7 +2,7 @@
 // touches brings its page back itself: 7 us for the fault, where waking the thread that thaws, and being
 // woken by it, takes 70 to 100 on a machine whose other processor sleeps (Linux 6.18, two virtual CPUs).
 //
-// Only where that cannot fail: our handler is in its place and no thread blocks SIGSEGV (signals_is_ready), the
+// Only where that cannot fail: our handler is in its place and no thread blocks SIGSEGV (signals_is_ready, signals_is_blocked), the
 // threads of the program have the descriptor (missing_is_lent), and no stack can lie on the page, where the kernel
 // would have to put the signal's frame. A page without a marker is waited for, as ever: a marker can be
 // taken away at any time, and what follows is a touch of a page that is missing.
@@ -13,11 +13,10 @@
 #define FIRN_COLD_MARK_H
 
 #include "src/cold/table.h"
+#include "src/os/signals.h"
 
-// Whether a touch was of a page that was away (cold/touch.h), where there can be one.
-typedef bool mark_claim_fn(uintptr_t address);
-// In the freezing thread of a new process, before the calls below.
-void mark_start(mark_claim_fn *touched);
+// In the freezing thread of a new process, before the calls below. `touched`: cold/touch.h.
+void mark_start(signals_claim_fn *touched);
 // Whether pages that go from now on are marked; if not, no page is any more. The freezing thread, at each look.
 void mark_look(void);
 

@@ -88,7 +88,9 @@ void stage_flush(void) {
         uint32_t first = flushed % STAGE_SLOTS;
         uint32_t n = returned - flushed;
         n = n < STAGE_SLOTS - first ? n : STAGE_SLOTS - first;
-        map_purge(stage_address(first), (size_t)n << FIRN_PAGE_SHIFT);
+        if (missing_engine() != FAULT_PROTECT) { // nothing is there
+            map_purge(stage_address(first), (size_t)n << FIRN_PAGE_SHIFT);
+        }
         flushed += n;
     }
 }

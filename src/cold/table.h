@@ -65,6 +65,8 @@ struct chunk {
         excluded[CHUNK_WORDS];            // is never taken away; cleared when the page is released
     _Atomic uint64_t wished[CHUNK_WORDS]; // the program does not need it for long
     _Atomic uint64_t wanted[CHUNK_WORDS]; // it counts as touched
+    // It is not away any more, and still inaccessible, for want of mappings (engine `protect`).
+    _Atomic uint64_t shut[CHUNK_WORDS];
     struct cold_page pages[CHUNK_PAGES];
 };
 
@@ -119,14 +121,16 @@ FIRN_INLINE bool table_is_large(uintptr_t address) {
     return address - FIRN_ROOT.small_base >= FIRN_ROOT.small_bytes;
 }
 
+FIRN_INLINE bool table_has_bit(_Atomic uint64_t *words, unsigned i) {
+    return (atomic_load(&words[i / 64]) >> i % 64 & 1) != 0;
+}
+
 FIRN_INLINE bool table_is_wanted(struct chunk *c, uintptr_t address) {
-    unsigned i = table_index(c, address);
-    return (atomic_load(&c->wanted[i / 64]) >> i % 64 & 1) != 0;
+    return table_has_bit(c->wanted, table_index(c, address));
 }
 
 FIRN_INLINE bool table_is_excluded(struct chunk *c, uintptr_t address) {
-    unsigned i = table_index(c, address);
-    return (atomic_load(&c->excluded[i / 64]) >> i % 64 & 1) != 0;
+    return table_has_bit(c->excluded, table_index(c, address));
 }
 
 #endif

@@ -107,7 +107,7 @@ static uint64_t move_marked(struct chunk *c, uintptr_t address, uint32_t n, uint
 // Up to BATCH neighbours, all idle. Returns as move_marked.
 static uint64_t stage_run(struct chunk *c, uintptr_t address, uint32_t n, uint64_t due_ms,
                           bool may_unshare) {
-    uint32_t slot = stage_take(address, n, due_ms);
+    uint32_t slot = missing_has_room(n) ? stage_take(address, n, due_ms) : STAGE_NONE;
     if (slot == STAGE_NONE) {
         return 0;
     }

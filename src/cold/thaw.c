@@ -10,6 +10,7 @@
 #include "src/os/clock.h"
 #include "src/os/strain.h"
 #include "src/os/sys.h"
+#include "src/os/veil.h"
 
 enum {
     CHILDREN_MOST = 1024,
@@ -48,6 +49,10 @@ uint64_t thaw_waited(void) {
     return atomic_load_explicit(&figures.waited, memory_order_relaxed);
 }
 
+uint64_t thaw_returned(void) {
+    return atomic_load_explicit(&figures.returns, memory_order_relaxed);
+}
+
 void thaw_reset(void) {
     atomic_store_explicit(&child_count, 0, memory_order_release);
 }
@@ -64,7 +69,7 @@ static FIRN_NORETURN FIRN_COLD void die(uintptr_t page) {
     fatal(FATAL_COLD_STORE, &info);
 }
 
-// What the page holds: in the staging area, or in `buffer`.
+// What the page holds: in the staging area (which under `protect` is not where it is), or in `buffer`.
 static const void *content_of(const struct cold_page *p, uintptr_t address) {
     if (p->holds == HOLDS_SLOT) {
         if (!stage_is_for(p->at.slot, address)) {
@@ -90,11 +95,9 @@ static bool give_to_children(uintptr_t address, const void *content) {
 
 static enum missing_result put_back(struct chunk *c, const struct cold_page *p, uintptr_t address,
                                     const void *content) {
-    size_t moved;
     if (p->holds == HOLDS_SLOT) {
         mark_remove(c, address);
-        enum missing_result result =
-            missing_move(stage_address(p->at.slot), address, FIRN_PAGE, &moved);
+        enum missing_result result = missing_move_back(stage_address(p->at.slot), address);
         if (result != MISSING_BUSY) {
             return result;
         }
@@ -103,7 +106,23 @@ static enum missing_result put_back(struct chunk *c, const struct cold_page *p, 
     return missing_fill(MISSING_SELF, address, content);
 }
 
-enum missing_result thaw_page(struct chunk *c, uintptr_t address) {
+// The page is back, and its state still says that it is on its way.
+static void settle(struct chunk *c, uintptr_t address) {
+    struct cold_page *p = table_page(c, address);
+    if (p->holds == HOLDS_BLOB) {
+        cold_store_drop(p->at.blob);
+        count(&figures.thaws);
+    } else {
+        count(&figures.returns);
+    }
+    p->holds = HOLDS_NOTHING;
+    p->idle = 0;
+    table_count_away(c, -1);
+    FIRN_ENSURE(page_state_move(address, PAGE_THAWING, PAGE_RESIDENT));
+    missing_settle(address);
+}
+
+static enum missing_result thaw_one(struct chunk *c, uintptr_t address) {
     struct cold_page *p = table_page(c, address);
     enum page_state away = p->holds == HOLDS_SLOT ? PAGE_STAGED : PAGE_FROZEN;
     if (!page_state_move(address, away, PAGE_THAWING)) {
@@ -116,17 +135,55 @@ enum missing_result thaw_page(struct chunk *c, uintptr_t address) {
         FIRN_ENSURE(page_state_move(address, PAGE_THAWING, away));
         return result;
     }
-    if (p->holds == HOLDS_BLOB) {
-        cold_store_drop(p->at.blob);
-        count(&figures.thaws);
-    } else {
-        count(&figures.returns);
-    }
-    p->holds = HOLDS_NOTHING;
-    p->idle = 0;
-    table_count_away(c, -1);
-    FIRN_ENSURE(page_state_move(address, PAGE_THAWING, PAGE_RESIDENT));
+    settle(c, address);
     return MISSING_DONE;
+}
+
+// With cold_lock: a page that is away is not let go, only released.
+static bool is_away(struct chunk *c, uintptr_t address) {
+    enum page_state state = c != NULL ? page_state_get(address) : PAGE_FRESH;
+    if (state != PAGE_STAGED && state != PAGE_FROZEN) {
+        return false;
+    }
+    if (table_page(c, address)->holds != (state == PAGE_STAGED ? HOLDS_SLOT : HOLDS_BLOB)) {
+        die(address); // rather than give zeros
+    }
+    return true;
+}
+
+static enum missing_result thaw_if_away(uintptr_t address) {
+    struct chunk *c = table_find(address);
+    return is_away(c, address) ? thaw_one(c, address) : MISSING_GONE;
+}
+
+// A page within a row of others cannot be shown for want of mappings (`protect`). One at an end of the row takes none:
+// so it comes back with all that lie before it, or behind it.
+static enum missing_result thaw_row(uintptr_t address) {
+    enum missing_result result = MISSING_DONE;
+    uintptr_t at = address;
+    while (is_away(table_find(at - FIRN_PAGE), at - FIRN_PAGE)) {
+        at -= FIRN_PAGE;
+    }
+    for (; at <= address && result != MISSING_AGAIN; at += FIRN_PAGE) {
+        result = thaw_if_away(at);
+    }
+    if (result != MISSING_AGAIN) {
+        return result;
+    }
+    at = address;
+    while (is_away(table_find(at + FIRN_PAGE), at + FIRN_PAGE)) {
+        at += FIRN_PAGE;
+    }
+    for (result = MISSING_DONE; at >= address && result != MISSING_AGAIN; at -= FIRN_PAGE) {
+        result = thaw_if_away(at);
+    }
+    return result;
+}
+
+enum missing_result thaw_page(struct chunk *c, uintptr_t address) {
+    enum missing_result result = thaw_one(c, address);
+    return result == MISSING_AGAIN && missing_engine() == FAULT_PROTECT ? thaw_row(address)
+                                                                        : result;
 }
 
 static void note_time(uint64_t began_ns) {
@@ -145,10 +202,40 @@ static unsigned fetch_pages(uint32_t asked) {
     return asked >= 32 ? 64 : asked >= 8 ? 16 : asked >= 3 ? 4 : 0;
 }
 
+// Under `protect`: the frozen pages from the one on, up to `end`, with one call for all to show them. Where the first
+// one is that is not; `end` when it cannot be done.
+static uintptr_t fetch_row(struct chunk *c, uintptr_t address, uintptr_t end) {
+    uintptr_t at = address;
+    while (at < end && table_page(c, at)->holds == HOLDS_BLOB &&
+           page_state_move(at, PAGE_FROZEN, PAGE_THAWING)) {
+        if (!veil_write(at, content_of(table_page(c, at), at))) {
+            FIRN_ENSURE(page_state_move(at, PAGE_THAWING, PAGE_FROZEN));
+            break;
+        }
+        at += FIRN_PAGE;
+    }
+    bool is_shown = at == address || veil_show(address, at - address);
+    for (uintptr_t page = address; page < at; page += FIRN_PAGE) {
+        if (is_shown) {
+            settle(c, page);
+            count(&figures.fetched);
+        } else {
+            FIRN_ENSURE(page_state_move(page, PAGE_THAWING, PAGE_FROZEN));
+            missing_settle(page); // who asked asks again
+        }
+    }
+    return is_shown ? at : end;
+}
+
 static void fetch(struct chunk *c, uintptr_t address, unsigned pages) {
     uintptr_t bytes = (uintptr_t)pages << FIRN_PAGE_SHIFT;
     uintptr_t from = bytes != 0 ? address & ~(bytes - 1) : address;
+    bool is_veiling = missing_engine() == FAULT_PROTECT;
     for (uintptr_t at = from; at < from + bytes; at += FIRN_PAGE) {
+        if (is_veiling) {
+            at = fetch_row(c, at, from + bytes);
+            continue;
+        }
         if (table_page(c, at)->holds == HOLDS_BLOB && page_state_get(at) == PAGE_FROZEN) {
             if (thaw_page(c, at) != MISSING_DONE) {
                 return;
@@ -182,8 +269,21 @@ static void fetch_beside(struct chunk *c, uintptr_t address) {
     }
 }
 
-// Nothing is away here, and something is missing: it was given back, or never used.
+// Each page that comes back by itself parts a row. When few mappings are left rows get shorter instead.
+static void fetch_for_mappings(struct chunk *c, uintptr_t address) {
+    enum { SHORT_ROW = 16, PAGES = 64 };
+    if (!missing_has_room(SHORT_ROW)) {
+        fetch(c, address, PAGES);
+    }
+}
+
+// Nothing is away here, and something is missing: it was given back, or never used. (Under `protect` it is only
+// not away any more.)
 static void give_zeros(int who, struct chunk *c, uintptr_t address) {
+    if (missing_engine() == FAULT_PROTECT) {
+        missing_wake(who, address);
+        return;
+    }
     // Where a system call would not wait, all of what was given back is touched at once: see cold.c, refill.
     uintptr_t step = missing_serves_calls() ? ZERO_BYTES : CHUNK_BYTES;
     uintptr_t end = (address & ~(step - 1)) + step;
@@ -204,18 +304,6 @@ static void give_zeros(int who, struct chunk *c, uintptr_t address) {
         atomic_fetch_add_explicit(&c->filled, pages, memory_order_relaxed);
     }
     count(&figures.zeros);
-}
-
-// With cold_lock: a page that is away is not let go, only released.
-static bool is_away(struct chunk *c, uintptr_t address) {
-    enum page_state state = c != NULL ? page_state_get(address) : PAGE_FRESH;
-    if (state != PAGE_STAGED && state != PAGE_FROZEN) {
-        return false;
-    }
-    if (table_page(c, address)->holds != (state == PAGE_STAGED ? HOLDS_SLOT : HOLDS_BLOB)) {
-        die(address); // rather than give zeros
-    }
-    return true;
 }
 
 static void serve(uintptr_t address) {
@@ -239,6 +327,7 @@ static void serve(uintptr_t address) {
         note_time(began_ns);
         fetch_around(c, address, began_ns);
     }
+    fetch_for_mappings(c, address);
 }
 
 uint64_t thaw_epoch(void) {

@@ -29,8 +29,9 @@ uint64_t thaw_epoch(void);
 // Children whose holes are being filled. Changes only under cold_lock.
 unsigned thaw_children(void);
 
-// Pages of the store that somebody waited for, so far. Any thread.
+// Pages of the store that somebody waited for, so far; and pages of the staging area that came back. Any thread.
 uint64_t thaw_waited(void);
+uint64_t thaw_returned(void);
 
 // In the freezing thread of a new process: forgets the parent's children.
 void thaw_reset(void);

@@ -41,6 +41,17 @@ static void say_pages(struct text *t, const struct cold_stats *c) {
     say(t, " full=", c->full);
 }
 
+static void say_conditions(struct text *t, const struct cold_stats *c) {
+    if (c->lesser != NULL) {
+        text_str(t, "\nfirn:   cold: no better engine: ");
+        text_str(t, c->lesser);
+    }
+    if (c->paused != NULL) {
+        text_str(t, "\nfirn:   cold: nothing goes for now: ");
+        text_str(t, c->paused);
+    }
+}
+
 static void say_thaws(struct text *t, const struct cold_stats *c) {
     say(t, "\nfirn:   cold: thaws=", c->thaws);
     say(t, " ahead=", c->fetched);
@@ -91,6 +102,7 @@ void cold_text_table(struct text *t) {
         text_char(t, '\n');
     } else if (strcmp(c.engine, "none") != 0) {
         say_pages(t, &c);
+        say_conditions(t, &c);
         say_thaws(t, &c);
         say_times(t, &c);
         say_store(t, &c);
@@ -106,9 +118,10 @@ static void say_line(struct text *t) {
     say(t, "firn: pid=", (uint64_t)sys_process_id());
     text_str(t, " cold=");
     text_str(t, c.engine);
-    if (c.reason != NULL) {
+    const char *why = c.reason != NULL ? c.reason : c.paused;
+    if (why != NULL) {
         text_str(t, " (");
-        text_str(t, c.reason);
+        text_str(t, why);
         text_char(t, ')');
     }
     say(t, " frozen_kib=", raw / BYTES_A_KIB);

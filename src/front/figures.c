@@ -54,7 +54,7 @@ int figures_fill(struct firn_stats *out) {
         .cold_skipped = cold.poor + cold.spared + cold.refused + cold.full,
         .cold_cpu_ns = cold.freeze_cpu_ns + cold.thaw_cpu_ns,
         .cold_engine = cold.engine,
-        .cold_reason = cold.reason,
+        .cold_reason = cold.reason != NULL ? cold.reason : cold.lesser,
     };
     memcpy(out, &all, bytes);
     return 0;

@@ -179,7 +179,7 @@ int front_trim(size_t pad) {
     if (life_is_aside()) {
         return firn_aside.malloc_trim(pad);
     }
-    if (options_get()->cold == OPTION_COLD_ON) {
+    if (options_get()->cold != OPTION_COLD_OFF) {
         cold_press();
     }
     // glibc keeps `pad` at the top of its heap; there is no top here.

@@ -41,7 +41,10 @@ void life_started(void) {
         fault_choose(engine);
         cold_choose_engine(engine);
     }
-    if (options_get()->cold == OPTION_COLD_ON) {
+    if (options_get()->cold == OPTION_COLD_AUTO) {
+        cold_choose_event_only();
+    }
+    if (options_get()->cold != OPTION_COLD_OFF) {
         cold_choose(true, cold_after_ms(), options_get()->seal, options_get()->cold_max_bytes);
         strain_choose(sys_environment("MEMORY_PRESSURE_WATCH"),
                       sys_environment("MEMORY_PRESSURE_WRITE"));

@@ -42,6 +42,9 @@ static void thread_exit(void *cache) {
         keeper_thread_ends();
     }
     cache_detach(cache);
+    if (firn_has_cold_upkeep) {
+        cold_leave_thread();
+    }
 }
 
 // For guarded samples, before a sandbox may forbid to ask.
@@ -60,6 +63,9 @@ static FIRN_COLD struct cache *attach(void) {
     if (has_exit_key && !is_ending) {
         // May allocate (from the cache just attached) when the program has many keys.
         (void)pthread_setspecific(exit_key, firn_cache);
+        if (firn_has_cold_upkeep) {
+            cold_enter_thread();
+        }
     }
     return firn_cache;
 }

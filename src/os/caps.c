@@ -139,7 +139,8 @@ static void probe_limits(void) {
 
 void caps_probe(uint32_t mask) {
     int saved = errno;
-    uint32_t found = CAP_FAULT_EVENT | CAP_FAULT_SIGNAL | (CAPS_RARE & ~(uint32_t)CAP_POPULATE);
+    uint32_t found =
+        CAP_FAULT_EVENT | CAP_FAULT_SIGNAL | CAP_FOLLOW | (CAPS_RARE & ~(uint32_t)CAP_POPULATE);
     probe_limits();
     void *page = map_trial(FIRN_PAGE, 0, PROT_READ | PROT_WRITE, 0);
     if (page != MAP_FAILED) {

@@ -22,10 +22,11 @@ enum cap {
     CAP_PURGE_LIST = 1u << 11, // process_madvise of the process itself (os/purge.h)
     CAP_BORROW = 1u << 12,     // pidfd_getfd (os/keep.h)
     CAP_POPULATE = 1u << 13,   // MADV_POPULATE_WRITE, Linux 5.14; tried at start
+    CAP_FOLLOW = 1u << 14,     // sched_setaffinity (os/veil.h): not with a filter that comes later
     // Not used once a filter of system calls is in place: systemd's @system-service ends a process for
     // all but process_madvise and madvise, sshd's sandbox for an unusual advice.
     CAPS_RARE = CAP_SECRET | CAP_RESIDENCE | CAP_PURGE_LIST | CAP_BORROW | CAP_POPULATE,
-    CAP_ALL = (1u << 14) - 1
+    CAP_ALL = (1u << 15) - 1
 };
 
 struct limits {

@@ -101,7 +101,7 @@ void fault_after_fork_in_child(void) {
     errno = saved;
 }
 
-// ---- the handler ----------------------------------------------------------------------------------
+// ---- the handler of `protect` ---------------------------------------------------------------------
 
 // Sequentially consistent: against leave and pin_is_any, see there.
 static bool is_staged(uintptr_t address, size_t bytes) {
@@ -148,15 +148,9 @@ static bool is_late(uintptr_t address) {
     return true;
 }
 
-static _Atomic(signals_claim_fn *) others_claim;
-
 // signals_claim_fn
 static bool claim(uintptr_t address) {
-    signals_claim_fn *other = atomic_load_explicit(&others_claim, memory_order_acquire);
-    if (other != NULL && other(address)) {
-        return true;
-    }
-    if (address - managed_base >= managed_bytes || fault_engine() != FAULT_PROTECT) {
+    if (address - managed_base >= managed_bytes) {
         return false;
     }
     if (is_copy()) {
@@ -164,12 +158,6 @@ static bool claim(uintptr_t address) {
         return true;
     }
     return wait_while_staged(address, 1) || is_late(address);
-}
-
-bool fault_arm(signals_claim_fn *other) {
-    atomic_store_explicit(&others_claim, other, memory_order_release);
-    signals_arm(claim);
-    return signals_is_ready_for_long();
 }
 
 void fault_wait(uintptr_t address, size_t bytes) {

@@ -111,10 +111,6 @@ bool fault_is_staged(uintptr_t address, size_t bytes);
 bool fault_yield(uintptr_t address, size_t bytes) FIRN_CHECKED;
 void fault_regain(uintptr_t address, size_t bytes);
 
-// Another's pages raise SIGSEGV, too, from now on: `claim` (os/signals.h) is asked first, whatever the engine. True
-// if a page may be made to now (signals_is_ready_for_long). One claim in a process. For a thread of Firn's. Preserves errno.
-bool fault_arm(bool (*claim)(uintptr_t address)) FIRN_CHECKED;
-
 // First thing in a forked child: what was staged in the parent is not, here; descriptors that act on
 // the parent are closed. The next fault_stage starts anew. Done by itself, where the kernel can wipe
 // a page on fork, in a child that no fork handler saw, when it touches a staged page or stages one.

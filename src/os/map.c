@@ -479,6 +479,14 @@ bool map_deny_writes(uintptr_t address, size_t bytes) {
     return false;
 }
 
+bool map_deny_all(uintptr_t address, size_t bytes) {
+    if (protect(address, bytes, PROT_NONE)) {
+        return true;
+    }
+    map_allow_writes(address, bytes);
+    return false;
+}
+
 bool map_allow_writes(uintptr_t address, size_t bytes) {
     int saved = errno;
     bool is_done = protect(address, bytes, READ_WRITE);

@@ -87,6 +87,8 @@ void map_make_writable(uintptr_t address, size_t bytes);
 // memory, so that it is refused only for what is not mapped.
 bool map_deny_writes(uintptr_t address, size_t bytes) FIRN_CHECKED;
 bool map_allow_writes(uintptr_t address, size_t bytes);
+// Nobody can access the range; its content stays, and map_allow_writes opens it again. False: it is as it was.
+bool map_deny_all(uintptr_t address, size_t bytes) FIRN_CHECKED;
 // Zero-filled in every forked child (MADV_WIPEONFORK). False when the kernel lacks it.
 bool map_wipe_on_fork(uintptr_t address, size_t bytes) FIRN_CHECKED;
 bool map_exclude_from_dump(uintptr_t address, size_t bytes);

@@ -3,12 +3,15 @@
 #include "src/os/caps.h"
 #include "src/os/keep.h"
 #include "src/os/kernel.h"
+#include "src/os/map.h"
+#include "src/os/veil.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
 #include <stdatomic.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -68,7 +71,7 @@ struct pm_scan_arg {
 static int self = -1, pagemap = -1;
 static struct keep lent = KEEP_NONE; // in the table of the program's threads
 static bool sees_forks;
-static atomic_bool serves_calls;
+static _Atomic int engine_now; // enum fault_engine
 
 // Not libc's, which is exported by us too.
 static long control(int fd, unsigned long request, void *argument) {
@@ -98,6 +101,7 @@ bool missing_isolate(void) {
 
 void missing_enter(void) {
     is_outside = true;
+    veil_enter();
 }
 
 void missing_open_error(void) {
@@ -179,31 +183,65 @@ bool missing_lend(void) {
     return lent.fd >= 0;
 }
 
-const char *missing_open(bool is_event) {
+// The one above is tried first: what it lacks is what there is to say.
+static const char *try_descriptor(bool is_event, uint64_t features, int *out) {
     bool may = caps_has(is_event ? CAP_FAULT_EVENT : CAP_FAULT_SIGNAL);
     int fd = may ? is_event ? open_full() : open_for_threads() : -1;
     if (fd < 0) {
-        return is_event ? "no userfaultfd that serves system calls: that takes CAP_SYS_PTRACE, or "
-                          "fault=signal"
+        return is_event ? "no userfaultfd that serves system calls: that takes CAP_SYS_PTRACE"
                         : "no userfaultfd";
     }
     syscall(SYS_close, fd);
-    self = is_event ? -1 : keep_borrow(&lent);
+    *out = open_with(is_event, needed | features);
+    if (*out >= 0) {
+        return NULL;
+    }
+    fd = features != 0 ? open_with(is_event, needed) : -1;
+    if (fd >= 0) {
+        syscall(SYS_close, fd);
+    }
+    return fd < 0 ? "the kernel cannot move pages" : "no events of forks";
+}
+
+static const char *open_descriptor(enum fault_engine engine, int *out) {
+    bool is_event = engine == FAULT_EVENT;
+    return try_descriptor(is_event, is_event ? UFFD_FEATURE_EVENT_FORK : 0, out);
+}
+
+const char *missing_try(enum fault_engine engine) {
+    const int saved = errno;
+    int fd = -1;
+    const char *why = engine != FAULT_PROTECT ? open_descriptor(engine, &fd) : NULL;
+    if (fd >= 0) {
+        syscall(SYS_close, fd);
+    }
+    errno = saved;
+    return why;
+}
+
+static const char *open_all(enum fault_engine engine) {
+    self = engine == FAULT_SIGNAL ? keep_borrow(&lent) : -1;
     if (self < 0) {
         lent = (struct keep)KEEP_NONE; // it would be another one
-        self = open_with(is_event, needed | (is_event ? UFFD_FEATURE_EVENT_FORK : 0));
     }
-    sees_forks = is_event && self >= 0;
-    if (self < 0) {
-        return !is_event || open_with(true, needed) < 0 ? "the kernel cannot move pages"
-                                                        : "no events of forks";
+    const char *why = engine == FAULT_PROTECT ? veil_open()
+                      : self >= 0             ? NULL
+                                              : open_descriptor(engine, &self);
+    sees_forks = engine == FAULT_EVENT && self >= 0;
+    if (why == NULL) {
+        pagemap = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+        why = pagemap < 0 ? "no /proc/self/pagemap" : NULL;
     }
-    atomic_store_explicit(&serves_calls, is_event, memory_order_release);
-    pagemap = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-    if (pagemap < 0) {
+    return why;
+}
+
+const char *missing_open(enum fault_engine engine) {
+    const char *why = open_all(engine);
+    if (why != NULL) {
         missing_close();
-        return "no /proc/self/pagemap";
+        return why;
     }
+    atomic_store_explicit(&engine_now, (int)engine, memory_order_release);
     return NULL;
 }
 
@@ -215,6 +253,15 @@ void missing_close(void) {
         syscall(SYS_close, pagemap);
     }
     self = pagemap = -1;
+    veil_close();
+}
+
+enum fault_engine missing_engine(void) {
+    return (enum fault_engine)atomic_load_explicit(&engine_now, memory_order_acquire);
+}
+
+static bool is_veiling(void) {
+    return missing_engine() == FAULT_PROTECT;
 }
 
 bool missing_sees_forks(void) {
@@ -222,10 +269,25 @@ bool missing_sees_forks(void) {
 }
 
 bool missing_serves_calls(void) {
-    return atomic_load_explicit(&serves_calls, memory_order_acquire);
+    return missing_engine() == FAULT_EVENT;
+}
+
+bool missing_holes_fail(void) {
+    return missing_engine() == FAULT_SIGNAL;
+}
+
+const char *missing_refusal(void) {
+    return is_veiling() ? veil_refusal() : NULL;
+}
+
+bool missing_has_room(size_t pages) {
+    return !is_veiling() || veil_has_room(pages);
 }
 
 bool missing_register(uintptr_t address, size_t bytes, bool is_moved_to) {
+    if (is_veiling()) {
+        return true;
+    }
     struct uffdio_register r = {.range = {address, bytes},
                                 .mode = UFFDIO_REGISTER_MODE_WP |
                                         (is_moved_to ? 0 : UFFDIO_REGISTER_MODE_MISSING)};
@@ -234,19 +296,33 @@ bool missing_register(uintptr_t address, size_t bytes, bool is_moved_to) {
 
 void missing_unregister(uintptr_t address, size_t bytes) {
     struct uffdio_range range = {address, bytes};
-    (void)control(self, UFFDIO_UNREGISTER, &range);
+    if (!is_veiling()) {
+        (void)control(self, UFFDIO_UNREGISTER, &range);
+    }
 }
 
 // ---- events -------------------------------------------------------------------------------------
 
 short missing_wait(int other, short events) {
+    if (is_veiling()) {
+        return veil_wait(other, events);
+    }
     struct pollfd polled[2] = {{.fd = self, .events = POLLIN}, {.fd = other, .events = events}};
     return syscall(SYS_ppoll, polled, other >= 0 ? 2 : 1, NULL, NULL, 0) > 0 ? polled[1].revents
                                                                              : 0;
 }
 
+static struct missing_event next_veiled(void) {
+    uintptr_t page = veil_next();
+    return (struct missing_event){.kind = page != 0 ? MISSING_FAULT : MISSING_NOTHING,
+                                  .address = page};
+}
+
 struct missing_event missing_read(int child) {
     struct uffd_msg message;
+    if (is_veiling()) {
+        return next_veiled();
+    }
     if (syscall(SYS_read, descriptor(child), &message, sizeof message) != sizeof message) {
         return (struct missing_event){.kind = MISSING_NOTHING};
     }
@@ -287,11 +363,34 @@ static enum missing_result judge(long result) {
 }
 
 void missing_wake(int child, uintptr_t address) {
+    if (is_veiling()) {
+        veil_wake(address);
+        return;
+    }
     struct uffdio_range range = {address, FIRN_PAGE};
     (void)control(descriptor(child), UFFDIO_WAKE, &range);
 }
 
+void missing_settle(uintptr_t address) {
+    if (is_veiling()) {
+        veil_wake(address);
+    }
+}
+
+// The whole of it is there before anybody can see it. Without a mapping to spare it can be done later.
+static enum missing_result show(uintptr_t address, const void *page) {
+    bool is_written = page == NULL || veil_write(address, page);
+    if (!is_written || !veil_show(address, FIRN_PAGE)) {
+        return MISSING_AGAIN;
+    }
+    veil_note_split();
+    return MISSING_DONE;
+}
+
 enum missing_result missing_fill(int child, uintptr_t address, const void *page) {
+    if (is_veiling()) {
+        return show(address, page);
+    }
     struct uffdio_copy c = {.dst = address, .src = (uintptr_t)page, .len = FIRN_PAGE};
     enum missing_result result = judge(control(descriptor(child), UFFDIO_COPY, &c));
     if (result == MISSING_THERE) {
@@ -318,6 +417,12 @@ enum missing_result missing_move(uintptr_t from, uintptr_t to, size_t bytes, siz
     struct uffdio_move m = {.dst = to, .src = from, .len = bytes};
     *moved = 0;
     const int fd = descriptor(MISSING_SELF);
+    if (is_veiling()) {
+        bool is_done = veil_hide(from, bytes);
+        *moved = is_done ? bytes : 0;
+        veil_note_split();
+        return is_done ? MISSING_DONE : MISSING_AGAIN;
+    }
     long result = control(fd, UFFDIO_MOVE, &m);
     while (result != 0 && errno == EAGAIN && m.move > 0) {
         *moved += (size_t)m.move;
@@ -328,6 +433,25 @@ enum missing_result missing_move(uintptr_t from, uintptr_t to, size_t bytes, siz
         *moved += (size_t)m.move;
     }
     return judge(result);
+}
+
+enum missing_result missing_move_back(uintptr_t slot, uintptr_t address) {
+    size_t moved;
+    return is_veiling() ? show(address, NULL) : missing_move(slot, address, FIRN_PAGE, &moved);
+}
+
+bool missing_read_moved(uintptr_t address, uintptr_t slot, void *out) {
+    if (is_veiling()) {
+        return veil_read(address, out);
+    }
+    memcpy(out, (const void *)slot, FIRN_PAGE);
+    return true;
+}
+
+void missing_drop_moved(uintptr_t address) {
+    if (is_veiling()) {
+        map_purge(address, FIRN_PAGE);
+    }
 }
 
 uint64_t missing_unshared(uintptr_t address, unsigned pages) {
@@ -347,8 +471,38 @@ bool missing_unshare(uintptr_t address, size_t bytes) {
     return syscall(SYS_madvise, address, bytes, MADV_POPULATE_WRITE) == 0;
 }
 
+// What is not shared says so in its entry, which the page of zeros does not.
+static int scan_entries(uintptr_t address, size_t bytes, struct missing_run *runs, unsigned most) {
+    enum { MOST = 512, EXCLUSIVE_BIT = 56, FILE_BIT = 61, PRESENT_BIT = 63 };
+    static uint64_t entries[MOST]; // the freezing thread's
+    size_t pages = bytes >> FIRN_PAGE_SHIFT;
+    size_t wanted = (pages < MOST ? pages : MOST) * sizeof entries[0];
+    off_t at = (off_t)((address >> FIRN_PAGE_SHIFT) * sizeof entries[0]);
+    long n = syscall(SYS_pread64, pagemap, entries, wanted, at);
+    unsigned count = 0;
+    bool is_going_on = false; // the last run does
+    for (long i = 0; i < n / (long)sizeof entries[0]; i++) {
+        uintptr_t page = address + ((uintptr_t)i << FIRN_PAGE_SHIFT);
+        bool is_plain = (entries[i] >> EXCLUSIVE_BIT & 1) != 0 && (entries[i] >> FILE_BIT & 1) == 0;
+        if ((entries[i] >> PRESENT_BIT & 1) == 0) {
+            is_going_on = false;
+        } else if (is_going_on && runs[count - 1].is_plain == is_plain) {
+            runs[count - 1].end = page + FIRN_PAGE;
+        } else {
+            is_going_on = count < most;
+            if (is_going_on) {
+                runs[count++] = (struct missing_run){page, page + FIRN_PAGE, false, is_plain};
+            }
+        }
+    }
+    return n < 0 ? -1 : (int)count;
+}
+
 int missing_scan(uintptr_t address, size_t bytes, struct missing_run *runs, unsigned most) {
     enum { AT_ONCE = 512 };
+    if (is_veiling()) {
+        return scan_entries(address, bytes, runs, most);
+    }
     struct page_region found[AT_ONCE];
     struct pm_scan_arg a = {
         .size = sizeof a,

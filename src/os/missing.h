@@ -1,5 +1,6 @@
-// userfaultfd(2) for pages that are away: taken out of the heap, and brought back by a thread of Firn's
-// own when somebody touches them. Engine `event`: threads and system calls alike sleep in the kernel
+// Pages that are away: taken out of the heap, and brought back by a thread of Firn's own when somebody touches
+// them. By userfaultfd(2), or without it where nobody may have one (os/veil.h, which is all of engine `protect`:
+// system calls fail likewise, and nothing tells of writes or forks). Engine `event`: threads and system calls alike sleep in the kernel
 // until the page is there. Engine `signal`, which needs no privilege: threads do; a system call fails with
 // EFAULT, so that who makes one has to touch the page first (os/pin.h), and nothing tells of forks.
 //
@@ -7,7 +8,7 @@
 // signals are blocked, and on a stack that is itself away; 38 us against 23 to 30 where both were
 // measured (a virtual machine, Linux 6.18).
 //
-// A descriptor of its own, beside os/uffd.h's: its write protection is asynchronous (a write to an armed
+// A userfaultfd of its own, beside os/uffd.h's: its write protection is asynchronous (a write to an armed
 // page is noted by the kernel and held up by nobody), which is how written pages are told from idle
 // ones. A range belongs to one of the two descriptors at a time.
 //
@@ -18,6 +19,7 @@
 #define FIRN_OS_MISSING_H
 
 #include "src/base/compiler.h"
+#include "src/os/fault.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -44,14 +46,25 @@ void missing_enter(void);
 // fatal_open_fn: in such a thread, the program's standard error of this moment becomes its own.
 void missing_open_error(void);
 
-// Opens what is needed, for `event` or for `signal`. NULL, or a phrase that says what is missing.
-const char *missing_open(bool is_event);
+// NULL, or a phrase that says why that engine cannot be had, as far as can be told beforehand. Any thread.
+const char *missing_try(enum fault_engine engine);
+// Opens what is needed. NULL, or a phrase that says what is missing.
+const char *missing_open(enum fault_engine engine);
 void missing_close(void);
+// The one that is open, or was last; FAULT_NONE before. Any thread.
+enum fault_engine missing_engine(void);
 // Whether each forked child is announced (MISSING_FORK): without it a child reads zeros where pages are
 // away.
 bool missing_sees_forks(void);
 // Whether a system call waits, too, like a thread. Any thread, once it is open.
 bool missing_serves_calls(void);
+// Whether a touch of memory where nothing is yet waits for the thread as well: then a system call that does not
+// wait fails there. Likewise.
+bool missing_holes_fail(void);
+// Why nothing may go for now, to be asked at each look: NULL, or a phrase.
+const char *missing_refusal(void);
+// Whether that many neighbours may go, as far as mappings count (os/veil.h).
+bool missing_has_room(size_t pages);
 
 // From here on a touch of a page that is not there is an event. `is_moved_to`: no events; only a place
 // that pages are moved to.
@@ -92,8 +105,13 @@ enum missing_result {
 enum missing_result missing_fill(int child, uintptr_t address, const void *page);
 // The same with zeros, for `bytes` from `address` on, as far as nothing is there.
 enum missing_result missing_fill_zero(int child, uintptr_t address, size_t bytes);
-// Moves pages. *moved: how many bytes were, from the start, also when it failed.
+// A page whose state says from now on that it is not away: for who waits for that.
+void missing_settle(uintptr_t address);
+// Moves pages. *moved: how many bytes were, from the start, also when it failed. Under `protect` they stay where they
+// are, and nobody can touch them.
 enum missing_result missing_move(uintptr_t from, uintptr_t to, size_t bytes, size_t *moved);
+// The page at `address`, which was moved to `slot`, back.
+enum missing_result missing_move_back(uintptr_t slot, uintptr_t address);
 // Of up to 64 pages, a bit for each that no other process maps. A page that was shared with a child says so,
 // too, once the child is gone; but is not moved before it has been written to.
 uint64_t missing_unshared(uintptr_t address, unsigned pages);
@@ -103,11 +121,18 @@ bool missing_unshare(uintptr_t address, size_t bytes) FIRN_CHECKED;
 // Whoever waits for the page looks again.
 void missing_wake(int child, uintptr_t address);
 
+// The content of a page that was moved from `address` to `slot`. False: it cannot be read.
+bool missing_read_moved(uintptr_t address, uintptr_t slot, void *out) FIRN_CHECKED;
+// And that content is stored elsewhere now: its memory is given back. (Else it goes with the slot.)
+void missing_drop_moved(uintptr_t address);
+
 // What the kernel knows of neighbouring pages that are there.
 struct missing_run {
     uintptr_t start, end;
-    bool is_written; // since the last look
-    bool is_plain;   // private memory with something in it: neither a file's nor the page of zeros
+    bool is_written; // since the last look; under `protect` never
+    // Private memory with something in it: neither a file's nor the page of zeros. Under `protect` also: of which no
+    // other process has a part.
+    bool is_plain;
 };
 // Looks at the pages of a registered range, and arms those that are there: *runs, in order, at most
 // `most`. Returns how many; -1 when it cannot be known.

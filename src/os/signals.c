@@ -31,7 +31,8 @@ enum {
 // glibc keeps these for itself and takes them out of every mask.
 #define RESERVED (BIT(32) | BIT(33))
 
-static _Atomic(signals_claim_fn *) claim_fn;
+enum { CLAIMS = 2 };
+static _Atomic(signals_claim_fn *) claim_fns[CLAIMS];
 static _Atomic int armed_process; // 0: not armed
 
 // The program's action for SIGSEGV, and which other actions' masks name SIGSEGV or the shadow.
@@ -397,16 +398,24 @@ static void pass_on(siginfo_t *info, ucontext_t *context) {
     }
 }
 
+static bool is_claimed(uintptr_t address) {
+    for (unsigned i = 0; i < CLAIMS; i++) {
+        signals_claim_fn *claim = atomic_load_explicit(&claim_fns[i], memory_order_acquire);
+        if (claim != NULL && claim(address)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void on_fault(int number, siginfo_t *info, void *context) {
     const int saved = errno;
-    signals_claim_fn *claim = atomic_load_explicit(&claim_fn, memory_order_acquire);
     (void)number;
-    if (info->si_code > 0 && claim != NULL && claim((uintptr_t)info->si_addr)) {
-        errno = saved;
-        return;
-    }
+    bool is_dealt_with = info->si_code > 0 && is_claimed((uintptr_t)info->si_addr);
     errno = saved;
-    pass_on(info, context);
+    if (!is_dealt_with) {
+        pass_on(info, context);
+    }
 }
 
 // ---- taking over ----------------------------------------------------------------------------------
@@ -422,12 +431,21 @@ static void convert_actions(void) {
     }
 }
 
+// With action_lock.
+static void add_claim(signals_claim_fn *claim) {
+    unsigned i = 0;
+    while (i < CLAIMS - 1 && claim_fns[i] != NULL && claim_fns[i] != claim) {
+        i++;
+    }
+    atomic_store_explicit(&claim_fns[i], claim, memory_order_release);
+}
+
 void signals_arm(signals_claim_fn *claim) {
     const int saved = errno;
     uint64_t mask = lock_actions();
+    add_claim(claim);
     if (atomic_load_explicit(&armed_process, memory_order_relaxed) == 0) {
         struct sigaction program;
-        atomic_store_explicit(&claim_fn, claim, memory_order_release);
         atomic_store_explicit(&armed_process, sys_process_id(), memory_order_seq_cst);
         convert_actions();
         if (__sigaction(SIGSEGV, NULL, &program) == 0) {
@@ -489,17 +507,14 @@ bool signals_is_ready(void) {
     return is_ready;
 }
 
-// A thread that starts or ends blocks everything for a moment.
-bool signals_is_ready_for_long(void) {
+bool signals_is_blocked(void) {
     enum { TRIES = 4, BETWEEN_NS = 1000000 };
-    bool any = true;
-    for (unsigned i = 0; i < TRIES && any; i++) {
-        if (i > 0) {
-            thread_sleep(BETWEEN_NS);
-        }
-        any = threads_any_blocks(BIT(SIGSEGV));
+    bool is_any = threads_any_blocks(BIT(SIGSEGV));
+    for (unsigned i = 1; i < TRIES && is_any; i++) {
+        thread_sleep(BETWEEN_NS);
+        is_any = threads_any_blocks(BIT(SIGSEGV));
     }
-    return !any && signals_is_ready();
+    return is_any;
 }
 
 void signals_after_fork_in_child(void) {
@@ -513,6 +528,12 @@ void signals_after_fork_in_child(void) {
     atomic_store_explicit(&rescan_ns, 0, memory_order_relaxed);
     atomic_store_explicit(&rescan_step_ns, 0, memory_order_relaxed);
     atomic_store_explicit(&armed_process, sys_process_id(), memory_order_release);
+}
+
+void signals_after_unseen_fork(void) {
+    if (is_elsewhere()) {
+        signals_after_fork_in_child();
+    }
 }
 
 uint64_t signals_replaced(void) {

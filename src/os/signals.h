@@ -1,5 +1,5 @@
 // The program's handling of SIGSEGV, while Firn's handler sits in its place (engine `protect` of
-// os/fault.h; with the other engines nothing here is ever in use, and each call goes straight to the
+// os/fault.h and os/veil.h; with the other engines nothing here is ever in use, and each call goes straight to the
 // kernel).
 //
 // A fault that is not ours reaches the program as if Firn were absent: its handler, with the flags and
@@ -21,18 +21,21 @@
 // Whether a fault at `address` was ours and is dealt with. In the context of the signal.
 typedef bool signals_claim_fn(uintptr_t address);
 
-// Takes SIGSEGV over. Idempotent. Preserves errno.
+// Takes SIGSEGV over, and from now on asks `claim`, too: of two at most. Idempotent. Preserves errno.
 void signals_arm(signals_claim_fn *claim);
 // Whether our handler is in its place and no thread blocks SIGSEGV; a handler that was put there past
 // the functions below (by a raw system call) becomes the program's, and ours is put back. False:
 // nothing may be protected now. Looks at other threads once a second at most. Preserves errno.
 bool signals_is_ready(void);
-// The same, for what stays protected for long: no thread blocks SIGSEGV now, libc's helpers among them, which it starts
-// with every signal blocked. Looks at all threads each time.
-bool signals_is_ready_for_long(void);
+// Whether a thread blocks it at this moment (and not only while it starts or ends), past the functions below: one of
+// libc's helpers, which it starts with every signal blocked. For who keeps pages protected for long. Looks at all
+// threads each time.
+bool signals_is_blocked(void);
 // The handler and what the program wanted are inherited. Until this is called the child's calls below
 // go straight to the kernel.
 void signals_after_fork_in_child(void);
+// The same in a child that no handler of a fork saw, by any thread of it.
+void signals_after_unseen_fork(void);
 // Times another handler was found in our place.
 uint64_t signals_replaced(void);
 

@@ -2,6 +2,7 @@
 // or a signal handler, where any of them may be the first, had better not.
 //
 // Not in the archive, where libc's own definitions may be linked in, too.
+#include "src/cold/cold.h"
 #include "src/front/options.h"
 #include "src/heap/life.h"
 #include "src/heap/storm.h"
@@ -69,8 +70,13 @@ unsigned char firn_call_state CALL_KEPT;
 static _Atomic unsigned inside; // threads that may write to what is CALL_KEPT
 static bool is_found CALL_KEPT;
 
+// The best engine cannot be told before the heap has started, which has the options of it then.
 static bool is_wary(void) {
-    return options_get()->cold == OPTION_COLD_ON && options_get()->fault == OPTION_FAULT_SIGNAL;
+    if (options_get()->cold != OPTION_COLD_ON) {
+        return false;
+    }
+    life_start();
+    return cold_settle_engine() != FAULT_EVENT;
 }
 
 // The state is not known before it is decided whether the heap serves this process at all (foreign.c), and that is

@@ -1,5 +1,6 @@
 // The calls by which the program and the kernel hand each other small records: of time, masks, limits, identity.
 #include "src/os/signals.h"
+#include "src/os/veil.h"
 #include "src/preload/call.h"
 
 #include <dirent.h>
@@ -161,8 +162,21 @@ static void keep_stack(const stack_t *stack) {
     }
 }
 
-CALL_GUARDED(int, sigaltstack, (const stack_t *restrict set, stack_t *restrict old), (set, old),
-             keep_stack(set), add(&c, set, sizeof *set), add(&c, old, sizeof *old));
+FIRN_COLD static int wary_sigaltstack(const stack_t *set, stack_t *old) {
+    CALL(int, (keep_stack(set), add(&c, set, sizeof *set), add(&c, old, sizeof *old)), sigaltstack,
+         set, old);
+}
+
+FIRN_EXPORT int sigaltstack(const stack_t *restrict set, stack_t *restrict old) {
+    if (call_is_plain()) {
+        return next.sigaltstack(set, old);
+    }
+    int result = wary_sigaltstack(set, old);
+    if (result == 0) {
+        veil_hide_stack(set, old);
+    }
+    return result;
+}
 // The kernel writes to a thread's stack by itself, whenever the thread goes on (rseq), and for a signal.
 CALL_GUARDED(int, pthread_attr_setstack, (pthread_attr_t * attributes, void *stack, size_t bytes),
              (attributes, stack, bytes), call_keep(stack, bytes));

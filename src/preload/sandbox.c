@@ -42,6 +42,7 @@ bool firn_notice_call(long number, long first, long second) {
         if (firn_has_cold_upkeep) {
             cold_note_filter();
         }
+        caps_forget(CAP_FOLLOW);
         if (firn_has_keeper) {
             keeper_forbid("a filter of system calls came");
         }

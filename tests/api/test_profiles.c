@@ -123,7 +123,8 @@ static void start_anew(const struct place *p, bool is_late, const char *options)
 // All at the same time: they wait for the most part.
 static void run_all(void *context) {
     static const char *const options[] = {"", "cold=on:cold_after=1", "mesh=auto",
-                                          "cold=on:cold_after=1:mesh=auto:seal=aead"};
+                                          "cold=on:cold_after=1:mesh=auto:seal=aead",
+                                          "cold=on:cold_after=1:mesh=auto:fault=protect"};
     enum { OPTIONS = sizeof options / sizeof options[0] };
     const struct place *p = context;
     pid_t pids[2 * OPTIONS];

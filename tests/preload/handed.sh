@@ -10,14 +10,14 @@ say() { # PROGRAM [cold]
         "$FIRN_BUILD/tests/preload/$1" ${2:+"$2"} 2>&1
 }
 
-check_handed() { # LABEL PROGRAM [cold]
+check_handed() { # LABEL PROGRAM [ENGINE]
     local want got status
     want=$(say "$2")
     if ! grep -q ' 0$' <<<"$want"; then
         not_ok "$1" "without Firn: $(tail -n 1 <<<"$want")"
         return
     fi
-    got=$(preload=$FIRN_LIB options=${3:+cold=on:cold_after=1:fault=signal} say "$2" "${3:-}")
+    got=$(preload=$FIRN_LIB options=${3:+cold=on:cold_after=1:fault=$3} say "$2" "${3:+cold}")
     status=$?
     if [ $status = 4 ]; then
         skip "$1" "no cold tier: $(tail -n 1 <<<"$got")"
@@ -31,19 +31,38 @@ check_handed() { # LABEL PROGRAM [cold]
 }
 
 check_all() { # LABEL
-    local program
+    local program engine
     for program in handed handed_paths; do
         check_handed "$1$program" "$program"
-        check_handed "$1$program, cold" "$program" cold
+        for engine in signal protect; do
+            check_handed "$1$program, $engine" "$program" $engine
+        done
+    done
+}
+
+check_fallen_through() { # LABEL: with the best engine there is, where that is `protect`
+    local said program
+    said=$(preload=$FIRN_LIB options=cold=on:cold_after=1:stats=exit say handed cold)
+    if grep -q '^firn:   cold: engine=protect ' <<<"$said" && grep -q 'no better engine: no userfaultfd$' <<<"$said"; then
+        ok "$1engine"
+    else
+        not_ok "$1engine" "$(grep cold: <<<"$said" | head -n 2 | tr '\n' ' ')"
+    fi
+    for program in handed handed_paths; do
+        check_handed "$1$program, auto" "$program" auto
     done
 }
 
 user=()
 check_all ''
-# Engine `signal` needs no right.
+# The lesser engines need no right, and `protect` not even a userfaultfd.
 if [ "$(id -u)" = 0 ]; then
     chmod 755 "$work"
     user=(setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all)
-    "${user[@]}" test -x "$FIRN_BUILD/tests/preload/handed" -a -r "$FIRN_LIB" && check_all 'without rights: '
+    if "${user[@]}" test -x "$FIRN_BUILD/tests/preload/handed" -a -r "$FIRN_LIB"; then
+        check_all 'without rights: '
+        user+=("$FIRN_BUILD/tests/preload/filtered")
+        check_fallen_through 'in a container: '
+    fi
 fi
 finish

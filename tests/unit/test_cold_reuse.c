@@ -3,56 +3,15 @@
 // firn-test: levels=1,2,3 timeout=300 sanitize=none
 #include "src/cold/cold.h"
 
-#include "src/heap/heap.h"
 #include "src/heap/life.h"
 #include "src/heap/own.h"
-#include "src/meta/page_state.h"
-#include "tests/support/cold_case.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 enum { BLOCKS = 24000, BYTES = 500, LARGE = 40, LARGE_BYTES = 300000 };
-static const uintptr_t site = 0x409000;
-
-static unsigned char *blocks[BLOCKS], *large[LARGE];
-
-static void allocate(void) {
-    for (unsigned i = 0; i < BLOCKS; i++) {
-        blocks[i] = heap_alloc(BYTES, site);
-        assert_non_null(blocks[i]);
-        memset(blocks[i], 'a' + (int)(i % 20), BYTES);
-    }
-    for (unsigned i = 0; i < LARGE; i++) {
-        large[i] = heap_alloc(LARGE_BYTES, site);
-        assert_non_null(large[i]);
-        memset(large[i], 'A' + (int)(i % 20), LARGE_BYTES);
-    }
-}
-
-static void release(void) {
-    for (unsigned i = 0; i < BLOCKS; i++) {
-        heap_free(blocks[i], site);
-    }
-    for (unsigned i = 0; i < LARGE; i++) {
-        heap_free(large[i], site);
-    }
-    (void)heap_trim();
-}
-
-static unsigned count_frozen(void) {
-    unsigned n = 0;
-    for (unsigned i = 0; i < BLOCKS; i++) {
-        n += page_state_get((uintptr_t)blocks[i]) == PAGE_FROZEN;
-    }
-    return n;
-}
+#include "tests/support/cold_blocks.h"
 
 static bool is_half_frozen(void) {
     return count_frozen() >= BLOCKS / 2;
@@ -142,7 +101,7 @@ static void drop_and_look(void) {
         dropped++;
         drop(page);
         cold_case_sleep(20);
-        unsigned char letter = (unsigned char)('A' + (int)(i % 20));
+        unsigned char letter = (unsigned char)('a' + (int)(i % 20));
         if (!are_zeros(page, 4096) || page[-1] != letter || page[4096] != letter) {
             _exit(5);
         }
@@ -167,7 +126,7 @@ static void test_pages_of_a_large_block_are_the_programs(void **state) {
     drop(page);
     cold_case_sleep(2 * COLD_CASE_AFTER_MS);
     assert_true(are_zeros(page, 4096));
-    memset(page, 'A', 4096);
+    memset(page, 'a', 4096);
 
     cold_case_freeze(is_large_frozen);
     page = first_frozen(large[0], LARGE_BYTES);
@@ -175,7 +134,7 @@ static void test_pages_of_a_large_block_are_the_programs(void **state) {
     assert_ptr_not_equal(to, MAP_FAILED);
     assert_true(own_pages(page, 4096));
     assert_ptr_equal(mremap(page, 4096, 4096, MREMAP_MAYMOVE | MREMAP_FIXED, to), to);
-    assert_true(to[0] == 'A' && memcmp(to, to + 1, 4095) == 0);
+    assert_true(to[0] == 'a' && memcmp(to, to + 1, 4095) == 0);
     assert_ptr_equal(mremap(to, 4096, 4096, MREMAP_MAYMOVE | MREMAP_FIXED, page), page);
     release();
 }

@@ -24,7 +24,7 @@ static void test_slots_come_back_in_order(void **state) {
     uint32_t slot;
     uintptr_t page = FIRN_ROOT.small_base + 5 * FIRN_PAGE, address;
     uint64_t due;
-    const char *why = missing_open(true);
+    const char *why = missing_open(FAULT_EVENT);
     if (why != NULL) {
         print_message("%s\n", why);
         skip();

@@ -1,114 +1,42 @@
-// The cold tier under engine `signal`, where a system call that meets a page which is away fails, and nobody
-// tells of forks: what is pinned stays, what was given back is there for the kernel, and a child
-// has everything.
+// The cold tier under the engines `signal` and `protect`, where a system call that meets a page which is away fails, and
+// nobody tells of forks: what is pinned stays, what was given back is there for the kernel, and a child
+// has everything. One engine after the other, each in a process of its own.
 // firn-test: levels=0,2,3 timeout=300 sanitize=none
 #include "src/cold/cold.h"
 
 #include "src/cold/table.h"
-#include "src/heap/heap.h"
 #include "src/heap/life.h"
 #include "src/heap/upkeep.h"
-#include "src/meta/page_state.h"
 #include "src/os/missing.h"
 #include "src/os/pin.h"
-#include "src/os/signals.h"
-#include "tests/support/cold_case.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <pthread.h>
-#include <setjmp.h>
-#include <signal.h>
-#include <stdarg.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 enum { BLOCKS = 12000, BYTES = 500, LARGE = 24, LARGE_BYTES = 150000 };
-static const uintptr_t site = 0x409000;
+#include "tests/support/cold_blocks.h"
 
-static unsigned char *blocks[BLOCKS], *large[LARGE];
 static int zeros, sink, ends[2];
-
-static void fill(unsigned char *p, unsigned n, unsigned i) {
-    memset(p, 'a' + (int)(i % 20), n);
-    memcpy(p, &i, sizeof i);
-}
-
-static bool is_filled(const unsigned char *p, unsigned n, unsigned i) {
-    unsigned found;
-    memcpy(&found, p, sizeof found);
-    return found == i && p[sizeof i] == 'a' + i % 20 &&
-           memcmp(p + sizeof i, p + sizeof i + 1, n - sizeof i - 1) == 0;
-}
-
-// What came back before is forgotten: after that much, pages would have to be older. cmocka has put a handler in the
-// place of ours, past signals_action.
-static void allocate(void) {
-    (void)signals_is_ready();
-    cold_choose(true, COLD_CASE_AFTER_MS, 0, 0);
-    for (unsigned i = 0; i < BLOCKS; i++) {
-        blocks[i] = heap_alloc(BYTES, site);
-        assert_non_null(blocks[i]);
-        fill(blocks[i], BYTES, i);
-    }
-    for (unsigned i = 0; i < LARGE; i++) {
-        large[i] = heap_alloc(LARGE_BYTES, site);
-        assert_non_null(large[i]);
-        fill(large[i], LARGE_BYTES, i);
-    }
-}
-
-static void release(void) {
-    for (unsigned i = 0; i < BLOCKS; i++) {
-        heap_free(blocks[i], site);
-    }
-    for (unsigned i = 0; i < LARGE; i++) {
-        heap_free(large[i], site);
-    }
-    (void)heap_trim();
-}
-
-static unsigned count_wrong(void) {
-    unsigned wrong = 0;
-    for (unsigned i = 0; i < BLOCKS; i++) {
-        wrong += !is_filled(blocks[i], BYTES, i);
-    }
-    for (unsigned i = 0; i < LARGE; i++) {
-        wrong += !is_filled(large[i], LARGE_BYTES, i);
-    }
-    return wrong;
-}
-
-static bool is_frozen(const void *p) {
-    return page_state_get((uintptr_t)p) == PAGE_FROZEN;
-}
+static enum fault_engine engine;
 
 static bool are_mostly_frozen(void) {
-    unsigned n = 0, m = 0;
-    for (unsigned i = 0; i < BLOCKS; i++) {
-        n += is_frozen(blocks[i]);
-    }
+    unsigned m = 0;
     for (unsigned i = 0; i < LARGE; i++) {
         m += is_frozen(large[i] + LARGE_BYTES / 2);
     }
-    return n >= BLOCKS * 8 / 10 && m >= LARGE / 2;
+    return count_frozen() >= BLOCKS * 8 / 10 && m >= LARGE / 2;
 }
 
 static int start(void **state) {
     (void)state;
     life_start();
     pin_announce();
-    cold_choose_engine(FAULT_SIGNAL);
+    cold_choose_engine(engine);
     cold_choose(true, COLD_CASE_AFTER_MS, 0, 0);
     upkeep_add_cold(); // forks are to be heard of
     cold_upkeep();
@@ -121,7 +49,7 @@ static void test_idle_pages_go_and_come_back(void **state) {
     (void)state;
     allocate();
     cold_case_freeze(are_mostly_frozen);
-    assert_string_equal(cold_case_stats().engine, "signal");
+    assert_string_equal(cold_case_stats().engine, fault_engine_name(engine));
     assert_false(missing_serves_calls());
     assert_int_equal(count_wrong(), 0);
     assert_true(cold_case_stats().thaws >= 1000);
@@ -219,6 +147,9 @@ static void test_new_blocks_are_there(void **state) {
 // Pages of zeros are dropped, and not frozen.
 static void test_zeros_are_there(void **state) {
     (void)state;
+    if (engine == FAULT_PROTECT) {
+        skip(); // they are stored
+    }
     unsigned char *p = heap_alloc_zeroed(LARGE_BYTES, site);
     assert_non_null(p);
     memset(p, 0, LARGE_BYTES);
@@ -347,178 +278,7 @@ static void test_forks_while_pages_go(void **state) {
     release();
 }
 
-// ---- touches that are signals --------------------------------------------------------------------
-
-// Not one of them had to be brought back by the thread that thaws.
-static void test_who_touches_brings_back(void **state) {
-    (void)state;
-    allocate();
-    cold_case_freeze(are_mostly_frozen);
-    struct cold_stats before = cold_case_stats();
-    for (unsigned i = 0; i < BLOCKS; i++) {
-        assert_true(is_filled(blocks[i], BYTES, i));
-    }
-    struct cold_stats after = cold_case_stats();
-    assert_true(after.touched >= before.touched + 50);
-    assert_int_equal(after.thaws - before.thaws + after.returns - before.returns,
-                     after.touched - before.touched + after.fetched - before.fetched);
-    release();
-}
-
-static void *count_in_thread(void *result) {
-    *(unsigned *)result = count_wrong();
-    return NULL;
-}
-
-// On a stack that has no room for the work.
-static void test_small_stacks(void **state) {
-    (void)state;
-    unsigned wrong = 1;
-    pthread_attr_t attributes;
-    pthread_t thread;
-    allocate();
-    cold_case_freeze(are_mostly_frozen);
-    assert_int_equal(pthread_attr_init(&attributes), 0);
-    assert_int_equal(pthread_attr_setstacksize(&attributes, (size_t)PTHREAD_STACK_MIN), 0);
-    assert_int_equal(pthread_create(&thread, &attributes, count_in_thread, &wrong), 0);
-    assert_int_equal(pthread_join(thread, NULL), 0);
-    assert_int_equal(wrong, 0);
-    pthread_attr_destroy(&attributes);
-    release();
-}
-
-// As libc's own helpers do: then no touch may be a signal, of the pages that are away already neither.
-static void *block_everything(void *result) {
-    const uint64_t all = ~(uint64_t)0;
-    assert_int_equal(syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, sizeof all), 0);
-    cold_case_sleep(4 * COLD_CASE_AFTER_MS);
-    return count_in_thread(result);
-}
-
-static void test_a_thread_that_blocks_everything(void **state) {
-    (void)state;
-    unsigned wrong = 1;
-    pthread_t thread;
-    allocate();
-    cold_case_freeze(are_mostly_frozen);
-    assert_int_equal(pthread_create(&thread, NULL, block_everything, &wrong), 0);
-    assert_int_equal(pthread_join(thread, NULL), 0);
-    assert_int_equal(wrong, 0);
-    release();
-}
-
-static void close_userfaultfds(void) {
-    unsigned closed = 0;
-    char name[64], path[32];
-    DIR *folder = opendir("/proc/self/fd");
-    assert_non_null(folder);
-    for (struct dirent *e = readdir(folder); e != NULL; e = readdir(folder)) {
-        (void)snprintf(path, sizeof path, "/proc/self/fd/%.12s", e->d_name);
-        ssize_t n = readlink(path, name, sizeof name - 1);
-        name[n > 0 ? n : 0] = '\0';
-        if (strstr(name, "userfaultfd") != NULL) {
-            closed++;
-            close(atoi(e->d_name));
-        }
-    }
-    closedir(folder);
-    assert_true(closed > 0);
-}
-
-// Daemons do. (In a child, for the sake of the tests that follow.)
-static void test_descriptors_that_are_closed(void **state) {
-    (void)state;
-    allocate();
-    pid_t pid = fork();
-    if (pid == 0) {
-        release();
-        allocate();
-        cold_upkeep();
-        if (!cold_case_wait(are_mostly_frozen)) {
-            _exit(5);
-        }
-        close_userfaultfds();
-        uint64_t before = cold_case_stats().touched;
-        if (count_wrong() != 0 || cold_case_stats().touched != before) {
-            _exit(6);
-        }
-        child_checks(1);
-    }
-    assert_int_equal(wait_for(pid), 0);
-    release();
-}
-
-static jmp_buf after_fault;
-static void *volatile fault_address;
-
-static void on_fault(int number, siginfo_t *info, void *context) {
-    (void)number;
-    (void)context;
-    fault_address = info->si_addr;
-    siglongjmp(after_fault, 1);
-}
-
-static void catch_faults(struct sigaction *before) {
-    struct sigaction mine = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
-    assert_int_equal(signals_action(SIGSEGV, &mine, before), 0);
-}
-
-static void test_faults_of_the_program(void **state) {
-    (void)state;
-    struct sigaction before;
-    allocate();
-    cold_case_freeze(are_mostly_frozen);
-    catch_faults(&before);
-    char *closed = mmap(NULL, FIRN_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    assert_true(closed != MAP_FAILED);
-    char *page = (char *)large[0] + FIRN_PAGE - (uintptr_t)large[0] % FIRN_PAGE;
-    (void)*(volatile char *)page;
-    assert_int_equal(mprotect(page, FIRN_PAGE, PROT_NONE), 0);
-    char *const bad[] = {closed + 7, page + 64};
-    for (unsigned i = 0; i < 2; i++) {
-        for (unsigned k = 0; k < 3; k++) {
-            fault_address = NULL;
-            if (sigsetjmp(after_fault, 1) == 0) {
-                (void)*(volatile char *)bad[i];
-                fail();
-            }
-            assert_ptr_equal(fault_address, bad[i]);
-            assert_true(is_filled(blocks[k * 100 + i], BYTES, k * 100 + i));
-        }
-    }
-    assert_int_equal(mprotect(page, FIRN_PAGE, PROT_READ | PROT_WRITE), 0);
-    assert_int_equal(signals_action(SIGSEGV, &before, NULL), 0);
-    munmap(closed, FIRN_PAGE);
-    assert_int_equal(count_wrong(), 0);
-    release();
-}
-
-// A child that nobody saw coming has not its parent's bytes: it has no zeros in their place either.
-static void test_a_child_of_a_bare_fork(void **state) {
-    (void)state;
-    struct sigaction before;
-    allocate();
-    cold_case_freeze(are_mostly_frozen);
-    unsigned i = 0;
-    while (i < BLOCKS && !is_frozen(blocks[i])) {
-        i++;
-    }
-    assert_true(i < BLOCKS);
-    catch_faults(&before);
-    pid_t pid = (pid_t)syscall(SYS_fork);
-    if (pid == 0) {
-        if (sigsetjmp(after_fault, 1) == 0) {
-            _exit(is_filled(blocks[i], BYTES, i) ? 7 : 8);
-        }
-        _exit(fault_address == blocks[i] ? 0 : 9);
-    }
-    assert_int_equal(wait_for(pid), 0);
-    assert_int_equal(signals_action(SIGSEGV, &before, NULL), 0);
-    assert_int_equal(count_wrong(), 0);
-    release();
-}
-
-int main(void) {
+static int run(enum fault_engine which) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_idle_pages_go_and_come_back),
         cmocka_unit_test(test_pins),
@@ -529,12 +289,17 @@ int main(void) {
         cmocka_unit_test(test_children),
         cmocka_unit_test(test_a_child_freezes_by_itself),
         cmocka_unit_test(test_forks_while_pages_go),
-        cmocka_unit_test(test_who_touches_brings_back),
-        cmocka_unit_test(test_small_stacks),
-        cmocka_unit_test(test_a_thread_that_blocks_everything),
-        cmocka_unit_test(test_descriptors_that_are_closed),
-        cmocka_unit_test(test_faults_of_the_program),
-        cmocka_unit_test(test_a_child_of_a_bare_fork),
     };
-    return cmocka_run_group_tests(tests, start, NULL);
+    engine = which;
+    return cmocka_run_group_tests_name(fault_engine_name(which), tests, start, NULL);
+}
+
+int main(void) {
+    int status = -1;
+    pid_t pid = fork();
+    if (pid == 0) {
+        exit(run(FAULT_SIGNAL));
+    }
+    bool is_right = pid > 0 && waitpid(pid, &status, 0) == pid && status == 0;
+    return run(FAULT_PROTECT) != 0 || !is_right;
 }
