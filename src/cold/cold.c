@@ -25,7 +25,12 @@
 #include <errno.h>
 #include <string.h>
 
-enum { CPU_PERCENT = 10, STAGE_TRIES = 200, STAGE_WAIT_NS = 50000000 };
+enum {
+    CPU_PERCENT = 10,
+    STAGE_TRIES = 200,
+    STAGE_WAIT_NS = 50000000,
+    THREAD_BLOCK_BYTES = 4096 // of a library's variables: not known, and few have more
+};
 enum phase { NOT_STARTED, STARTING, RUNNING, IMPOSSIBLE };
 
 // On a page that reads as zeros in every forked child: there nothing of this runs.
@@ -39,6 +44,10 @@ static _Atomic(const char *) reason, lesser;
 
 static void set_phase(enum phase phase) {
     atomic_store_explicit(&process->phase, (int)phase, memory_order_release);
+}
+
+static enum fault_engine chosen_engine(void) {
+    return (enum fault_engine)atomic_load_explicit(&engine, memory_order_acquire);
 }
 
 static enum phase phase_now(void) {
@@ -177,6 +186,7 @@ static void touch(uintptr_t address, size_t bytes) {
 // ---- fork ---------------------------------------------------------------------------------------
 
 static FIRN_TLS unsigned forks_held; // of this thread's forks, those that hold
+static atomic_bool is_stopped;       // see cold_stop
 
 void cold_before_fork(void) {
     // Also before it runs: it may at any moment.
@@ -193,10 +203,21 @@ void cold_after_fork(bool in_child) {
     if (in_child) {
         forks_held = 0;
         atomic_store(&table_holds, 0);
+        atomic_store(&is_stopped, false);
         signals_after_fork_in_child();
     } else if (forks_held > 0) {
         forks_held--;
         atomic_fetch_sub(&table_holds, 1);
+    }
+}
+
+// The holds of this process end with it.
+void cold_stop(void) {
+    if (chosen_engine() == FAULT_PROTECT && !atomic_exchange(&is_stopped, true)) {
+        atomic_fetch_add(&table_holds, 1);
+        if (phase_now() == RUNNING) {
+            hint_bring_all_back();
+        }
     }
 }
 
@@ -267,10 +288,6 @@ static void arm(void) {
     veil_arm(FIRN_ROOT.data.base, FIRN_ROOT.data.bytes, bring);
 }
 
-static enum fault_engine chosen_engine(void) {
-    return (enum fault_engine)atomic_load_explicit(&engine, memory_order_acquire);
-}
-
 void cold_enter_thread(void) {
     uintptr_t vector;
     size_t bytes;
@@ -281,7 +298,17 @@ void cold_enter_thread(void) {
     }
 }
 
+// What the loader frees when the thread has blocked its signals, or another thread later on, likewise.
 void cold_leave_thread(void) {
+    uintptr_t address;
+    size_t bytes;
+    if (chosen_engine() == FAULT_PROTECT) {
+        veil_thread_vector(&address, &bytes);
+        (void)!cold_exclude(address, bytes);
+        for (size_t module = 1; veil_thread_block(module, &address); module++) {
+            (void)!cold_exclude(address, THREAD_BLOCK_BYTES);
+        }
+    }
     veil_leave_thread();
 }
 
@@ -475,7 +502,9 @@ void cold_stats(struct cold_stats *out) {
         .engine = is_running ? fault_engine_name(missing_engine()) : "none",
         .reason = atomic_load_explicit(&reason, memory_order_acquire),
         .lesser = is_running ? atomic_load_explicit(&lesser, memory_order_relaxed) : NULL,
-        .paused = is_running ? f.refusal : NULL,
+        .paused = !is_running                ? NULL
+                  : atomic_load(&is_stopped) ? "a thread of libc's blocks SIGSEGV"
+                                             : f.refusal,
         .staged = f.staged,
         .frozen = f.frozen,
         .zeros = f.zeros,

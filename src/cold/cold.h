@@ -46,6 +46,10 @@ void cold_upkeep(void);
 void cold_before_fork(void);
 void cold_after_fork(bool in_child);
 
+// libc is about to start a thread that blocks all signals. Under `protect` nothing goes any more in this process, and what
+// is away comes back. The caller holds no lock.
+void cold_stop(void);
+
 // firn_hint_cold and its like (firn.h). The caller holds no lock. errno is preserved, but for ENOMEM of
 // cold_exclude.
 void cold_hint_cold(uintptr_t address, size_t bytes);

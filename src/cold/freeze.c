@@ -134,6 +134,19 @@ static bool take_bit(_Atomic uint64_t *words, unsigned i) {
            (atomic_fetch_and_explicit(&words[i / 64], ~bit, memory_order_relaxed) & bit) != 0;
 }
 
+// Where nothing tells of writes: whether blocks on the page were allocated or freed, and so written to, since the
+// last look. What is new, libc's own included, is in use, and the kernel may be at it.
+static bool is_used(struct chunk *c, uintptr_t address) {
+    if (missing_engine() != FAULT_PROTECT) {
+        return false;
+    }
+    uint16_t *before = &c->uses[table_index(c, address)];
+    uint16_t now = claim_fingerprint(address);
+    bool is_changed = now != *before;
+    *before = now;
+    return is_changed;
+}
+
 // Of up to 64 pages, a bit for each that may go.
 static uint64_t judge(struct chunk *c, uintptr_t address, uint32_t n,
                       const struct missing_run *run) {
@@ -144,8 +157,8 @@ static uint64_t judge(struct chunk *c, uintptr_t address, uint32_t n,
         struct cold_page *p = table_page(c, at);
         track(p, at);
         // What is not in use may be at any moment, and is new then.
-        bool is_hot =
-            run->is_written || take_bit(c->wanted, table_index(c, at)) || !claim_is_in_use(at);
+        bool is_hot = run->is_written || is_used(c, at);
+        is_hot |= take_bit(c->wanted, table_index(c, at)) || !claim_is_in_use(at);
         p->idle = is_hot || !run->is_plain ? 0 : (uint8_t)(p->idle + (p->idle < 255));
         wanted |= (uint64_t)is_wanted(c, at) << i;
     }

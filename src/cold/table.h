@@ -65,6 +65,8 @@ struct chunk {
     _Atomic uint64_t wanted[CHUNK_WORDS]; // it counts as touched
     // It is not away any more, and still inaccessible, for want of mappings (engine `protect`).
     _Atomic uint64_t shut[CHUNK_WORDS];
+    // Under `protect`, where writes are not noted: what of the page was in use at the last look (claim_fingerprint).
+    uint16_t uses[CHUNK_PAGES];
     struct cold_page pages[CHUNK_PAGES];
 };
 

@@ -19,6 +19,11 @@ check_handed() { # LABEL PROGRAM [ENGINE]
     fi
     got=$(preload=$FIRN_LIB options=${3:+cold=on:cold_after=1:fault=$3} say "$2" "${3:+cold}")
     status=$?
+    if [ "$status $2 ${3:-}" = '2 handed_aio protect' ]; then
+        got=$(grep -v '^pages are still here ' <<<"$got") && status=0 # as it should be
+    elif [ "$2 ${3:-}" = 'handed_aio protect' ]; then
+        got="pages went again $got"
+    fi
     if [ $status = 4 ]; then
         skip "$1" "no cold tier: $(tail -n 1 <<<"$got")"
     elif [ $status != 0 ]; then
@@ -32,7 +37,7 @@ check_handed() { # LABEL PROGRAM [ENGINE]
 
 check_all() { # LABEL
     local program engine
-    for program in handed handed_paths; do
+    for program in handed handed_paths handed_aio; do
         check_handed "$1$program" "$program"
         for engine in signal protect; do
             check_handed "$1$program, $engine" "$program" $engine
