@@ -69,28 +69,49 @@ static bool is_taken(uintptr_t address) {
     return c != NULL && is_claimed(c);
 }
 
-// Nothing is there now, which a system call must not meet. The memory is accessible: it is closed, if at all,
-// after it was released. Under `protect` it is made accessible by this; if not now, for want of mappings, by
-// who touches it.
-static bool fill(uintptr_t page) {
-    if (missing_holes_fail()) {
-        (void)*(volatile unsigned char *)page;
-    } else if (missing_engine() == FAULT_PROTECT && !map_allow_writes(page, FIRN_PAGE)) {
-        struct chunk *c = table_find(page);
-        unsigned i = table_index(c, page);
+// Neighbours that were away, and are inaccessible still (`protect`).
+struct row {
+    uintptr_t from, until;
+};
+
+// If not now, for want of mappings, who touches one of them opens it.
+static void open_row(struct row *r) {
+    if (r->until == 0 || map_allow_writes(r->from, r->until - r->from)) {
+        return;
+    }
+    for (uintptr_t at = r->from; at < r->until; at += FIRN_PAGE) {
+        struct chunk *c = table_find(at);
+        unsigned i = table_index(c, at);
         atomic_fetch_or(&c->shut[i / 64], (uint64_t)1 << i % 64);
     }
-    return true;
+}
+
+// Nothing is there now, which a system call must not meet. The memory is accessible: it is closed, if at all,
+// after it was released. Under `protect` it will be, when its row is opened.
+static void fill(uintptr_t page, struct row *closed) {
+    if (missing_holes_fail()) {
+        (void)*(volatile unsigned char *)page;
+    } else if (missing_engine() == FAULT_PROTECT) {
+        if (closed->until != page) {
+            open_row(closed);
+            closed->from = page;
+        }
+        closed->until = page + FIRN_PAGE;
+    }
 }
 
 // True when the page is not away any more, or never was.
-static bool release_page(uintptr_t address) {
+static bool release_page(uintptr_t address, struct row *closed) {
     enum page_state state = page_state_get(address);
     switch (state) {
     case PAGE_STAGED:
     case PAGE_FROZEN:
         // A child may need it still.
-        return thaw_children() == 0 && page_state_move(address, state, PAGE_FRESH) && fill(address);
+        if (thaw_children() != 0 || !page_state_move(address, state, PAGE_FRESH)) {
+            return false;
+        }
+        fill(address, closed);
+        return true;
     case PAGE_RESIDENT:
     case PAGE_TRACKED:
         return page_state_move(address, state, PAGE_FRESH);
@@ -104,22 +125,23 @@ static bool release_page(uintptr_t address) {
 // All pages of the range that lie in the chunk of the first: *at is behind them then.
 static bool release_in_chunk(uintptr_t *at, uintptr_t end, bool may_wait) {
     struct chunk *c = table_find(*at);
+    struct row closed = {0, 0};
     uintptr_t chunk_end = (*at & ~(CHUNK_BYTES - 1)) + CHUNK_BYTES;
     end = end < chunk_end ? end : chunk_end;
     // Nothing is away, and nothing will be before it was looked at and found not to be in use, where it was
     // not claimed.
     bool is_watched = c != NULL && (is_claimed(c) || table_has_excluded(c));
-    for (; is_watched && *at < end; *at += FIRN_PAGE) {
+    bool is_done = true;
+    for (; is_watched && *at < end && is_done; *at += FIRN_PAGE) {
         hint_forget(*at);
-        while (!release_page(*at)) {
-            if (!may_wait) {
-                return false;
-            }
+        while (!release_page(*at, &closed) && is_done) {
+            is_done = may_wait;
             sys_yield();
         }
     }
-    *at = end;
-    return true;
+    open_row(&closed);
+    *at = is_done ? end : *at;
+    return is_done;
 }
 
 // Holds no lock of ours, and waits for the thread that thaws only, which waits for nobody.
