@@ -1,5 +1,6 @@
 #include "src/cold/claim.h"
 
+#include "src/base/bits.h"
 #include "src/os/caps.h"
 #include "src/os/fault.h"
 #include "src/os/map.h"
@@ -29,6 +30,27 @@ bool claim_is_in_use(uintptr_t page) {
         return extent != 0 && extent != LARGE_EXTENT_FOREIGN;
     }
     return span_state(span_of(page)) == SPAN_ACTIVE;
+}
+
+uint16_t claim_fingerprint(uintptr_t page) {
+    enum { WORD_BITS = 64, KEPT_BITS = 16 };
+    if (table_is_large(page)) {
+        return 0;
+    }
+    const struct span *s = span_of(page);
+    const struct class_info *info = span_class(s);
+    size_t in_span = page & info->span_mask;
+    size_t from = in_span / info->bytes, until = (in_span + FIRN_PAGE - 1) / info->bytes + 1;
+    uint64_t sum = 0;
+    for (size_t slot = from; slot < until && slot < info->slots;) {
+        size_t n = WORD_BITS - slot % WORD_BITS;
+        n = n < until - slot ? n : until - slot;
+        uint64_t live = atomic_load_explicit(&s->live[slot / WORD_BITS], memory_order_relaxed);
+        sum = (sum ^ (live >> slot % WORD_BITS & bits_mask((unsigned)n))) *
+              UINT64_C(0x9e3779b97f4a7c15);
+        slot += n;
+    }
+    return (uint16_t)(sum >> (WORD_BITS - KEPT_BITS));
 }
 
 static uintptr_t clip(uintptr_t base, uintptr_t limit) {

@@ -12,6 +12,9 @@
 // object. It may be freed meanwhile: see page_state_release.
 bool claim_is_in_use(uintptr_t page);
 
+// A number that changes, but for one time in 65,536, with which slots on the page are in use; of large objects, 0.
+uint16_t claim_fingerprint(uintptr_t page);
+
 // Calls `look` for each chunk that is, or may be, in use: its base, and where its memory ends.
 typedef void claim_look_fn(uintptr_t base, uintptr_t end);
 void claim_each(claim_look_fn *look);

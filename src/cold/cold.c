@@ -27,7 +27,12 @@
 #include <errno.h>
 #include <string.h>
 
-enum { CPU_PERCENT = 10, STAGE_TRIES = 200, STAGE_WAIT_NS = 50000000 };
+enum {
+    CPU_PERCENT = 10,
+    STAGE_TRIES = 200,
+    STAGE_WAIT_NS = 50000000,
+    THREAD_BLOCK_BYTES = 4096 // of a library's variables: not known, and few have more
+};
 enum phase { NOT_STARTED, STARTING, RUNNING, IMPOSSIBLE };
 
 // On a page that reads as zeros in every forked child: there nothing of this runs.
@@ -41,6 +46,10 @@ static _Atomic(const char *) reason, lesser;
 
 static void set_phase(enum phase phase) {
     atomic_store_explicit(&process->phase, (int)phase, memory_order_release);
+}
+
+static enum fault_engine chosen_engine(void) {
+    return (enum fault_engine)atomic_load_explicit(&engine, memory_order_acquire);
 }
 
 static enum phase phase_now(void) {
@@ -62,29 +71,50 @@ static bool is_taken(uintptr_t address) {
     return c != NULL && is_claimed(c);
 }
 
+// Neighbours that were away, and are inaccessible still (`protect`).
+struct row {
+    uintptr_t from, until;
+};
+
+// If not now, for want of mappings, who touches one of them opens it.
+static void open_row(struct row *r) {
+    if (r->until == 0 || map_allow_writes(r->from, r->until - r->from)) {
+        return;
+    }
+    for (uintptr_t at = r->from; at < r->until; at += FIRN_PAGE) {
+        struct chunk *c = table_find(at);
+        unsigned i = table_index(c, at);
+        atomic_fetch_or(&c->shut[i / 64], (uint64_t)1 << i % 64);
+    }
+}
+
 // Nothing is there now, which a system call must not meet. The memory is accessible: it is closed, if at all,
-// after it was released. Under `protect` it is made accessible by this; if not now, for want of mappings, by
-// who touches it.
-static bool fill(uintptr_t page) {
+// after it was released. Under `protect` it will be, when its row is opened.
+static void fill(uintptr_t page, struct row *closed) {
     mark_forget(page);
     if (missing_holes_fail()) {
         (void)*(volatile unsigned char *)page;
-    } else if (missing_engine() == FAULT_PROTECT && !map_allow_writes(page, FIRN_PAGE)) {
-        struct chunk *c = table_find(page);
-        unsigned i = table_index(c, page);
-        atomic_fetch_or(&c->shut[i / 64], (uint64_t)1 << i % 64);
+    } else if (missing_engine() == FAULT_PROTECT) {
+        if (closed->until != page) {
+            open_row(closed);
+            closed->from = page;
+        }
+        closed->until = page + FIRN_PAGE;
     }
-    return true;
 }
 
 // True when the page is not away any more, or never was.
-static bool release_page(uintptr_t address) {
+static bool release_page(uintptr_t address, struct row *closed) {
     enum page_state state = page_state_get(address);
     switch (state) {
     case PAGE_STAGED:
     case PAGE_FROZEN:
         // A child may need it still.
-        return thaw_children() == 0 && page_state_move(address, state, PAGE_FRESH) && fill(address);
+        if (thaw_children() != 0 || !page_state_move(address, state, PAGE_FRESH)) {
+            return false;
+        }
+        fill(address, closed);
+        return true;
     case PAGE_RESIDENT:
     case PAGE_TRACKED:
         return page_state_move(address, state, PAGE_FRESH);
@@ -98,22 +128,23 @@ static bool release_page(uintptr_t address) {
 // All pages of the range that lie in the chunk of the first: *at is behind them then.
 static bool release_in_chunk(uintptr_t *at, uintptr_t end, bool may_wait) {
     struct chunk *c = table_find(*at);
+    struct row closed = {0, 0};
     uintptr_t chunk_end = (*at & ~(CHUNK_BYTES - 1)) + CHUNK_BYTES;
     end = end < chunk_end ? end : chunk_end;
     // Nothing is away, and nothing will be before it was looked at and found not to be in use, where it was
     // not claimed.
     bool is_watched = c != NULL && (is_claimed(c) || table_has_excluded(c));
-    for (; is_watched && *at < end; *at += FIRN_PAGE) {
+    bool is_done = true;
+    for (; is_watched && *at < end && is_done; *at += FIRN_PAGE) {
         hint_forget(*at);
-        while (!release_page(*at)) {
-            if (!may_wait) {
-                return false;
-            }
+        while (!release_page(*at, &closed) && is_done) {
+            is_done = may_wait;
             sys_yield();
         }
     }
-    *at = end;
-    return true;
+    open_row(&closed);
+    *at = is_done ? end : *at;
+    return is_done;
 }
 
 // Holds no lock of ours, and waits for the thread that thaws only, which waits for nobody.
@@ -185,6 +216,7 @@ static void touch(uintptr_t address, size_t bytes) {
 // ---- fork ---------------------------------------------------------------------------------------
 
 static FIRN_TLS unsigned forks_held; // of this thread's forks, those that hold
+static atomic_bool is_stopped;       // see cold_stop
 
 void cold_before_fork(void) {
     // Also before it runs: it may at any moment.
@@ -202,6 +234,7 @@ void cold_after_fork(bool in_child) {
         missing_after_fork_in_child();
         forks_held = 0;
         atomic_store(&table_holds, 0);
+        atomic_store(&is_stopped, false);
         signals_after_fork_in_child();
     } else if (forks_held > 0) {
         forks_held--;
@@ -212,6 +245,16 @@ void cold_after_fork(bool in_child) {
 void cold_note_filter(void) {
     if (is_asked) {
         mark_give_up();
+    }
+}
+
+// The holds of this process end with it.
+void cold_stop(void) {
+    if (chosen_engine() == FAULT_PROTECT && !atomic_exchange(&is_stopped, true)) {
+        atomic_fetch_add(&table_holds, 1);
+        if (phase_now() == RUNNING) {
+            hint_bring_all_back();
+        }
     }
 }
 
@@ -282,17 +325,23 @@ static void arm(void) {
     veil_arm(FIRN_ROOT.data.base, FIRN_ROOT.data.bytes, bring);
 }
 
-static enum fault_engine chosen_engine(void) {
-    return (enum fault_engine)atomic_load_explicit(&engine, memory_order_acquire);
-}
-
 void cold_enter_thread(void) {
     if (chosen_engine() == FAULT_PROTECT) {
         veil_enter_thread();
     }
 }
 
+// What the loader frees when the thread has blocked its signals, or another thread later on, likewise.
 void cold_leave_thread(void) {
+    uintptr_t address;
+    size_t bytes;
+    if (chosen_engine() != FAULT_EVENT) {
+        veil_thread_vector(&address, &bytes);
+        (void)!cold_exclude(address, bytes);
+        for (size_t module = 1; veil_thread_block(module, &address); module++) {
+            (void)!cold_exclude(address, THREAD_BLOCK_BYTES);
+        }
+    }
     veil_leave_thread();
 }
 
@@ -496,7 +545,9 @@ void cold_stats(struct cold_stats *out) {
         .engine = is_running ? fault_engine_name(missing_engine()) : "none",
         .reason = atomic_load_explicit(&reason, memory_order_acquire),
         .lesser = is_running ? atomic_load_explicit(&lesser, memory_order_relaxed) : NULL,
-        .paused = is_running ? f.refusal : NULL,
+        .paused = !is_running                ? NULL
+                  : atomic_load(&is_stopped) ? "a thread of libc's blocks SIGSEGV"
+                                             : f.refusal,
         .staged = f.staged,
         .frozen = f.frozen,
         .zeros = f.zeros,

@@ -50,6 +50,10 @@ void cold_after_fork(bool in_child);
 // away. The caller holds no lock; may wait for a page that is on its way.
 void cold_note_filter(void);
 
+// libc is about to start a thread that blocks all signals. Under `protect` nothing goes any more in this process, and what
+// is away comes back. The caller holds no lock.
+void cold_stop(void);
+
 // firn_hint_cold and its like (firn.h). The caller holds no lock. errno is preserved, but for ENOMEM of
 // cold_exclude.
 void cold_hint_cold(uintptr_t address, size_t bytes);

@@ -10,7 +10,6 @@
 #include "src/cold/table.h"
 #include "src/cold/take.h"
 #include "src/cold/thaw.h"
-#include "src/cold/trial.h"
 #include "src/meta/page_state.h"
 #include "src/os/clock.h"
 #include "src/os/map.h"
@@ -33,7 +32,14 @@ enum {
 static unsigned percent = 10;
 
 static uint64_t pages_there; // at this look, so far
-static struct trial trial;
+
+// Where each page is a guess. A look that had no more to give is gone on with by the next one.
+static struct {
+    struct trial trial; // of the whole heap
+    uint32_t chunk,
+        reached;    // numbers, from 1 on: of the one that is looked at; of the last that got some
+    uint32_t first; // none before that gets any at this look
+} guess;
 static _Atomic int thread;
 static _Atomic(const char *) refusal; // of the last look
 
@@ -135,6 +141,19 @@ static bool take_bit(_Atomic uint64_t *words, unsigned i) {
            (atomic_fetch_and_explicit(&words[i / 64], ~bit, memory_order_relaxed) & bit) != 0;
 }
 
+// Where nothing tells of writes: whether blocks on the page were allocated or freed, and so written to, since the
+// last look. What is new, libc's own included, is in use, and the kernel may be at it.
+static bool is_used(struct chunk *c, uintptr_t address) {
+    if (missing_engine() != FAULT_PROTECT) {
+        return false;
+    }
+    uint16_t *before = &c->uses[table_index(c, address)];
+    uint16_t now = claim_fingerprint(address);
+    bool is_changed = now != *before;
+    *before = now;
+    return is_changed;
+}
+
 // Of up to 64 pages, a bit for each that may go.
 static uint64_t judge(struct chunk *c, uintptr_t address, uint32_t n,
                       const struct missing_run *run) {
@@ -145,8 +164,8 @@ static uint64_t judge(struct chunk *c, uintptr_t address, uint32_t n,
         struct cold_page *p = table_page(c, at);
         track(p, at);
         // What is not in use may be at any moment, and is new then.
-        bool is_hot =
-            run->is_written || take_bit(c->wanted, table_index(c, at)) || !claim_is_in_use(at);
+        bool is_hot = run->is_written || is_used(c, at);
+        is_hot |= take_bit(c->wanted, table_index(c, at)) || !claim_is_in_use(at);
         p->idle = is_hot || !run->is_plain ? 0 : (uint8_t)(p->idle + (p->idle < 255));
         wanted |= (uint64_t)is_wanted(c, at) << i;
     }
@@ -154,13 +173,36 @@ static uint64_t judge(struct chunk *c, uintptr_t address, uint32_t n,
     return wanted;
 }
 
+// Of the pages that seem to be idle.
+static uint64_t guess_some(struct chunk *c, uint64_t wanted) {
+    return guess.chunk >= guess.first ? trial_take(&c->trial, &guess.trial, wanted) : 0;
+}
+
+// A hundredth of a processor, or less, is bearable, and an eighth of what was taken of a chunk.
+static void begin_guessing(void) {
+    enum { RETURNS_A_SECOND = 200, LEAST = 64 };
+    static const struct trial_limits limits = {1024, LEAST, 1 << 24};
+    uint64_t bearable = RETURNS_A_SECOND * age_look_ms() * MS / SECOND;
+    guess.first = guess.trial.left == 0 ? guess.reached : 0;
+    guess.chunk = 0;
+    trial_begin(&guess.trial, &limits, bearable > LEAST ? bearable : LEAST, thaw_returned());
+}
+
+static void begin_guessing_in(struct chunk *c) {
+    static const struct trial_limits limits = {8, 1, CHUNK_PAGES};
+    guess.chunk++;
+    guess.reached = guess.trial.left != 0 ? guess.chunk : guess.reached;
+    trial_begin(&c->trial, &limits, c->trial.most / 8,
+                atomic_load_explicit(&c->returns, memory_order_relaxed));
+}
+
 static void look_at_run(struct chunk *c, const struct missing_run *run) {
     pages_there += (run->end - run->start) >> FIRN_PAGE_SHIFT;
     for (uintptr_t at = run->start; at < run->end; at += (uintptr_t)BATCH << FIRN_PAGE_SHIFT) {
         uintptr_t pages = (run->end - at) >> FIRN_PAGE_SHIFT;
         uint64_t wanted = judge(c, at, pages < BATCH ? (uint32_t)pages : BATCH, run);
-        if (missing_engine() == FAULT_PROTECT) { // each is a guess
-            wanted = trial_take(&trial, wanted);
+        if (missing_engine() == FAULT_PROTECT) {
+            wanted = guess_some(c, wanted);
         }
         take_pages(c, at, wanted, age_due_ms(now_ms()));
     }
@@ -199,6 +241,7 @@ static void look_at_chunk(uintptr_t base, uintptr_t end) {
         return;
     }
     sweep(c);
+    begin_guessing_in(c);
     if (thaw_children() == 0) {
         int n = missing_scan(c->base, c->registered, runs, CHUNK_PAGES);
         for (int i = 0; i < n; i++) {
@@ -450,7 +493,7 @@ static void look(uint64_t now) {
     if (is_refused()) {
         return;
     }
-    trial_begin(&trial, age_look_ms(), thaw_returned());
+    begin_guessing();
     pages_there = 0;
     mark_look();
     claim_each(look_at_chunk);

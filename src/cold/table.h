@@ -16,6 +16,7 @@
 
 #include "src/base/compiler.h"
 #include "src/cold/store.h"
+#include "src/cold/trial.h"
 #include "src/meta/root.h"
 #include "src/os/lock.h"
 
@@ -67,6 +68,10 @@ struct chunk {
     _Atomic uint64_t wanted[CHUNK_WORDS]; // it counts as touched
     // It is not away any more, and still inaccessible, for want of mappings (engine `protect`).
     _Atomic uint64_t shut[CHUNK_WORDS];
+    // Under `protect`, where writes are not noted: what of the page was in use at the last look (claim_fingerprint).
+    uint16_t uses[CHUNK_PAGES];
+    struct trial trial;       // the freezing thread's
+    _Atomic uint64_t returns; // pages that came back from the staging area, so far
     struct cold_page pages[CHUNK_PAGES];
 };
 

@@ -114,6 +114,7 @@ static void settle(struct chunk *c, uintptr_t address) {
         count(&figures.thaws);
     } else {
         count(&figures.returns);
+        count(&c->returns);
     }
     p->holds = HOLDS_NOTHING;
     p->idle = 0;

@@ -31,9 +31,8 @@ struct options {
     bool is_off;             // off: Firn stands aside (heap/aside.h)
     uint32_t sample;         // sample=N: one allocation in N; 0: not named, as the level says
     uint32_t purge_delay_ms; // purge_delay=MS: 0..600000, default 1000
-    enum option_cold
-        cold;      // cold=off|on|auto: whether idle pages are frozen; auto: by engine event only
-    unsigned seal; // seal=off|mac|aead: 0, 1 or 2; the level may ask for more
+    enum option_cold cold;   // cold=off|on|auto: whether idle pages are frozen; auto: by event only
+    unsigned seal;           // seal=off|mac|aead: 0, 1 or 2; the level may ask for more
     uint64_t cold_max_bytes; // cold_max=BYTES: what frozen pages may be packed to; 0: no cap
     uint32_t cold_after_s;   // cold_after=SECONDS: the age at which; 1..86400, default 120
     enum option_fault fault; // fault=auto|event|signal|protect: the engine

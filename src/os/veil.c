@@ -310,6 +310,25 @@ void veil_hide_stack(const stack_t *set, stack_t *old) {
     }
 }
 
+// Two words for each module, of which the second is the block, and two such before them, the first of which says for how
+// many there is room. The ABI says where the pointer is.
+static uintptr_t *thread_vector(void) {
+    return ((uintptr_t **)__builtin_thread_pointer())[1];
+}
+
+void veil_thread_vector(uintptr_t *address, size_t *bytes) {
+    uintptr_t *vector = thread_vector();
+    *address = (uintptr_t)(vector - 2);
+    *bytes = (vector[-2] + 2) * 2 * sizeof *vector;
+}
+
+bool veil_thread_block(size_t module, uintptr_t *address) {
+    const uintptr_t *vector = thread_vector();
+    bool is_one = module <= vector[-2];
+    *address = is_one ? vector[2 * module + 1] : 0;
+    return is_one;
+}
+
 // ---- whether pages may go -----------------------------------------------------------------------
 
 static _Atomic size_t mappings, splits; // counted at the last look, and what has come since

@@ -74,6 +74,13 @@ void veil_leave_thread(void);
 // For sigaltstack, which was just called: to the program that stack is none, and when it has switched its own off
 // the other takes its place.
 void veil_hide_stack(const stack_t *set, stack_t *old);
+// Where the loader keeps what it looks up thread-local variables by, in a block of the heap: a thread touches it when
+// it ends, with all signals blocked.
+void veil_thread_vector(uintptr_t *address, size_t *bytes);
+// The block of the calling thread's variables that it made for a module, from 1 on; 0: none. False: there is no such
+// module.
+bool veil_thread_block(size_t module, uintptr_t *address);
+
 // Has Firn's thread bring the page back, and returns when it was looked at: perhaps it is still away. Signal-safe.
 void veil_ask(uintptr_t page);
 

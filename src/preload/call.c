@@ -81,6 +81,18 @@ void call_keep(const void *p, size_t bytes) {
     }
 }
 
+void call_starts_thread(void) {
+    if (!lock_is_any_held()) {
+        cold_stop();
+    }
+}
+
+void call_starts_notifier(const struct sigevent *event) {
+    if (event != NULL && event->sigev_notify == SIGEV_THREAD) {
+        call_starts_thread();
+    }
+}
+
 void call_add_object(struct call *c, const void *p) {
     if (FIRN_UNLIKELY((uintptr_t)p - FIRN_ROOT.data.base < FIRN_ROOT.data.bytes)) {
         size_t bytes = front_object_size(p);

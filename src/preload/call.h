@@ -15,6 +15,7 @@
 #include "src/meta/root.h"
 #include "src/os/pin.h"
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -49,6 +50,11 @@ void call_add_strings(struct call *c, char *const *strings);
 // Is never to go away, as far as it lies in the block of the heap that `p` is in: the kernel will touch it when nobody
 // calls.
 void call_keep(const void *p, size_t bytes);
+
+// libc will start a thread that blocks all signals, for good: no page may be away from now on that takes one to bring it
+// back.
+void call_starts_thread(void);
+void call_starts_notifier(const struct sigevent *event); // if that is how it is to be told
 
 // From there to the end of the live block.
 void call_add_object(struct call *c, const void *p);

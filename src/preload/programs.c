@@ -38,6 +38,7 @@ CALL_TOUCHED(int, system, (const char *command), (command), add_path(&c, command
 // be one is taken for one.
 static void add_actions(struct call *c, const posix_spawn_file_actions_t *actions) {
     if (actions != NULL && actions->__actions != NULL) {
+        call_add_object(c, actions->__actions);
         const void *const *words = (const void *const *)(const void *)actions->__actions;
         size_t bytes = front_object_size(words);
         for (size_t i = 0; bytes != SIZE_MAX && i < bytes / sizeof *words; i++) {
@@ -68,7 +69,7 @@ CALL_GUARDED(int, posix_spawnp,
               char *const envp[restrict]),
              (process, file, actions, attributes, argv, envp),
              add_spawn(&c, file, actions, attributes), call_add_strings(&c, argv),
-             call_add_strings(&c, envp));
+             call_add_strings(&c, envp), call_add_strings(&c, environ)); // for PATH
 
 // ---- vectors made of arguments --------------------------------------------------------------------
 

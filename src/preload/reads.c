@@ -184,7 +184,7 @@ FIRN_COLD FIRN_EXPORT mqd_t mq_open(const char *name, int flags, ...) {
 
 CALL_GUARDED(int, mq_unlink, (const char *name), (name), add_path(&c, name));
 CALL_GUARDED(int, mq_notify, (mqd_t queue, const struct sigevent *event), (queue, event),
-             add(&c, event, sizeof *event));
+             call_starts_notifier(event), add(&c, event, sizeof *event));
 CALL_GUARDED(int, mq_send, (mqd_t queue, const char *p, size_t n, unsigned priority),
              (queue, p, n, priority), add(&c, p, n));
 CALL_GUARDED(int, mq_timedsend,

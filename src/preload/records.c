@@ -77,7 +77,8 @@ CALL_GUARDED(int, setitimer,
              (which, set, old), add(&c, set, sizeof *set), add(&c, old, sizeof *old));
 CALL_GUARDED(int, timer_create,
              (clockid_t clock, struct sigevent *restrict event, timer_t *restrict out),
-             (clock, event, out), add(&c, event, sizeof *event), add(&c, out, sizeof *out));
+             (clock, event, out), call_starts_notifier(event), add(&c, event, sizeof *event),
+             add(&c, out, sizeof *out));
 CALL_GUARDED(int, timer_gettime, (timer_t timer, struct itimerspec *out), (timer, out),
              add(&c, out, sizeof *out));
 CALL_GUARDED(int, timer_settime,

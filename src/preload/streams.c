@@ -100,16 +100,21 @@ FIRN_COLD static void keep_list(struct aiocb *const list[], int n) {
     }
 }
 
-CALL_GUARDED(int, aio_read, (struct aiocb * p), (p), keep(p->aio_buf, p->aio_nbytes));
-CALL_GUARDED(int, aio_write, (struct aiocb * p), (p), keep(p->aio_buf, p->aio_nbytes));
-CALL_GUARDED(int, aio_read64, (struct aiocb64 * p), (p), keep(p->aio_buf, p->aio_nbytes));
-CALL_GUARDED(int, aio_write64, (struct aiocb64 * p), (p), keep(p->aio_buf, p->aio_nbytes));
+CALL_GUARDED(int, aio_read, (struct aiocb * p), (p), call_starts_thread(),
+             keep(p->aio_buf, p->aio_nbytes));
+CALL_GUARDED(int, aio_write, (struct aiocb * p), (p), call_starts_thread(),
+             keep(p->aio_buf, p->aio_nbytes));
+CALL_GUARDED(int, aio_read64, (struct aiocb64 * p), (p), call_starts_thread(),
+             keep(p->aio_buf, p->aio_nbytes));
+CALL_GUARDED(int, aio_write64, (struct aiocb64 * p), (p), call_starts_thread(),
+             keep(p->aio_buf, p->aio_nbytes));
 CALL_GUARDED(int, lio_listio,
              (int how, struct aiocb *const list[restrict], int n, struct sigevent *restrict event),
-             (how, list, n, event), keep_list(list, n));
+             (how, list, n, event), call_starts_thread(), keep_list(list, n));
 // On a machine of 64 bits they are the same.
 _Static_assert(sizeof(struct aiocb) == sizeof(struct aiocb64), "one layout");
 CALL_GUARDED(int, lio_listio64,
              (int how, struct aiocb64 *const list[restrict], int n,
               struct sigevent *restrict event),
-             (how, list, n, event), keep_list((struct aiocb *const *)list, n));
+             (how, list, n, event), call_starts_thread(),
+             keep_list((struct aiocb *const *)list, n));

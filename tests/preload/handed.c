@@ -1,7 +1,6 @@
 // Buffers, records and objects that the kernel reads or writes, in pages that may be away (handed.h).
 #include "tests/preload/handed.h"
 
-#include <aio.h>
 #include <dirent.h>
 #include <grp.h>
 #include <limits.h>
@@ -337,22 +336,6 @@ CASE(fputs, a[0] = put_text("some text"), print_to_tube(a[0], 1))
 CASE(popen, (a[0] = put_text("exit 3"), a[1] = put_text("r")),
      WEXITSTATUS(pclose(popen(a[0], a[1]))))
 
-static long wait_for(struct aiocb *p) {
-    const struct aiocb *list[1] = {p};
-    while (aio_error(p) == EINPROGRESS) {
-        aio_suspend(list, 1, NULL);
-    }
-    return aio_return(p);
-}
-
-static struct aiocb request;
-
-CASE(aio_read, a[0] = put_room(100),
-     (request = (struct aiocb){.aio_fildes = zero, .aio_buf = a[0], .aio_nbytes = 100},
-      aio_read(&request) == 0 ? wait_for(&request) + must_be_kept(a[0]) : -1))
-CASE(aio_write, a[0] = put_room(100),
-     (request = (struct aiocb){.aio_fildes = zero, .aio_buf = a[0], .aio_nbytes = 100},
-      aio_write(&request) == 0 ? wait_for(&request) + must_be_kept(a[0]) : -1))
 CASE(setvbuf, (a[0] = fopen("/dev/zero", "r"), a[1] = put_room(4000)),
      setvbuf(a[0], a[1], _IOFBF, 4000) + must_be_kept(a[1]) + fgetc(a[0]))
 

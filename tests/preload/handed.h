@@ -156,7 +156,7 @@ enum { SAMPLED_MOST = 6 };
 
 // Nothing else of the heap is touched meanwhile.
 static inline void make_cold(void) {
-    int here = 1;
+    int here = SAMPLED_MOST + 1;
     for (int i = 0; i < 400 && here > SAMPLED_MOST; i++) {
         for (int k = 0; k < blocks_count; k++) {
             firn_hint_cold(blocks[k], BLOCK_BYTES);

@@ -112,6 +112,53 @@ static void test_a_child_nobody_saw(void **state) {
     release();
 }
 
+// ---- idle pages ---------------------------------------------------------------------------------
+
+static bool are_all_others_frozen(void) {
+    unsigned n = 0;
+    for (unsigned i = BLOCKS / 2; i < BLOCKS; i++) {
+        n += is_frozen(blocks[i]);
+    }
+    return n >= BLOCKS / 2 * 7 / 10;
+}
+
+// Of each page that has blocks of the first half one, which is freed and allocated again at the end.
+static void free_some(bool *is_freed) {
+    enum { PAGES = 1 << 15 };
+    static bool is_done[PAGES];
+    memset(is_done, 0, sizeof is_done);
+    for (unsigned i = 0; i < BLOCKS / 2; i++) {
+        bool *done = &is_done[((uintptr_t)blocks[i] >> FIRN_PAGE_SHIFT) % PAGES];
+        if (!is_freed[i] && !*done) {
+            heap_free(blocks[i], site);
+            is_freed[i] = *done = true;
+        }
+    }
+}
+
+// Nothing tells of writes; but what is allocated or freed all the time is not set aside, to be touched at once.
+static void test_what_is_used_stays(void **state) {
+    (void)state;
+    enum { ROUNDS = 5 };
+    static bool is_freed[BLOCKS];
+    allocate();
+    uint64_t before = cold_case_stats().returns;
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        free_some(is_freed);
+        cold_case_sleep(COLD_CASE_AFTER_MS / 2);
+    }
+    uint64_t returns = cold_case_stats().returns - before;
+    for (unsigned i = 0; i < BLOCKS / 2; i++) {
+        if (is_freed[i]) {
+            blocks[i] = heap_alloc(BYTES, site);
+            fill(blocks[i], BYTES, i);
+        }
+    }
+    assert_in_range(returns, 0, BLOCKS * BYTES / 4096 / 2);
+    cold_case_freeze(are_all_others_frozen);
+    release();
+}
+
 // ---- mappings -----------------------------------------------------------------------------------
 
 enum { MAPS_MOST = 70000 };
@@ -280,6 +327,7 @@ int main(void) {
         cmocka_unit_test(test_a_handler_of_the_programs),
         cmocka_unit_test(test_a_child_nobody_saw),
         cmocka_unit_test(test_a_stack_in_a_block),
+        cmocka_unit_test(test_what_is_used_stays),
         cmocka_unit_test(test_a_thread_that_blocks_faults),
         cmocka_unit_test(test_input_that_is_under_way),
         cmocka_unit_test(test_mappings_run_out),
