@@ -303,13 +303,13 @@ static void freeze_due(void) {
 // ---- what the program says ------------------------------------------------------------------------
 
 // Without waiting for those that were staged before. The slots are handed back when it is their turn, their
-// memory now.
+// memory now. (Not of a page that was released, and not yet swept: its slot may be another's by now.)
 static void freeze_now(struct chunk *c, uintptr_t from, uint64_t wanted) {
     for (; wanted != 0; wanted &= wanted - 1) {
         uintptr_t at = from + ((uintptr_t)__builtin_ctzll(wanted) << FIRN_PAGE_SHIFT);
         const struct cold_page *p = table_page(c, at);
         lock_acquire(&cold_lock);
-        uint32_t slot = p->holds == HOLDS_SLOT ? p->at.slot : STAGE_NONE;
+        uint32_t slot = is_in_slot(c, at, p->at.slot) ? p->at.slot : STAGE_NONE;
         lock_release(&cold_lock);
         if (slot != STAGE_NONE && freeze_slot(slot, at)) {
             map_purge(stage_address(slot), FIRN_PAGE);
