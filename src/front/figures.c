@@ -75,6 +75,20 @@ static size_t figures_count_free_slots(void) {
     return slots;
 }
 
+static void figures_add_next(struct mallinfo2 *m) {
+    const struct mallinfo2 next = firn_aside.mallinfo2();
+    m->arena += next.arena;
+    m->ordblks += next.ordblks;
+    m->smblks += next.smblks;
+    m->hblks += next.hblks;
+    m->hblkhd += next.hblkhd;
+    m->usmblks += next.usmblks;
+    m->fsmblks += next.fsmblks;
+    m->uordblks += next.uordblks;
+    m->fordblks += next.fordblks;
+    m->keepcost += next.keepcost;
+}
+
 // glibc's words: the "arena" is what small blocks come from, "hblk" are blocks mapped one by one.
 struct mallinfo2 figures_mallinfo2(void) {
     if (life_is_aside()) {
@@ -82,7 +96,7 @@ struct mallinfo2 figures_mallinfo2(void) {
     }
     struct heap_stats s;
     heap_stats(&s);
-    const struct mallinfo2 m = {
+    struct mallinfo2 m = {
         .arena = figures_minus(s.mapped, s.large_allocated),
         .ordblks = figures_count_free_slots(),
         .hblks = s.large_live,
@@ -91,6 +105,9 @@ struct mallinfo2 figures_mallinfo2(void) {
         .fordblks = figures_minus(s.mapped, s.allocated),
         .keepcost = s.dirty,
     };
+    if (firn_large_only != 0) {
+        figures_add_next(&m);
+    }
     return m;
 }
 
@@ -175,11 +192,25 @@ static void figures_pad(struct text *t, size_t column) {
     }
 }
 
-void figures_print(int fd) {
-    if (life_is_aside()) {
-        firn_aside.malloc_stats();
-        return;
+static void figures_say_next(struct text *t) {
+    if (firn_large_only != 0) {
+        text_str(t, "firn:   large_only: requests below ");
+        text_dec(t, firn_large_only);
+        text_str(t, " bytes go to the next malloc: nothing above counts or checks them\n");
     }
+}
+
+void figures_malloc_stats(void) {
+    const bool is_aside = life_is_aside();
+    if (!is_aside) {
+        figures_print(2);
+    }
+    if (is_aside || firn_large_only != 0) {
+        firn_aside.malloc_stats();
+    }
+}
+
+void figures_print(int fd) {
     const int saved = errno;
     struct heap_stats s;
     heap_stats(&s);
@@ -204,6 +235,7 @@ void figures_print(int fd) {
     text_str(&t, s.mesh_why);
     text_char(&t, '\n');
     cold_text_table(&t);
+    figures_say_next(&t);
     // In one piece: several processes may share the terminal or the log.
     if (fd >= 0) {
         sys_write(fd, t.data, t.length);
@@ -267,6 +299,9 @@ int figures_write_xml(int options, FILE *stream) {
                 figures_value(&s, &figures_rows[i]));
     }
     figures_xml_cold(stream);
+    if (firn_large_only != 0) {
+        fprintf(stream, "<large_only bytes=\"%zu\"/>\n", firn_large_only);
+    }
     fprintf(stream, "<mesh engine=\"%s\" thread=\"%s\"/>\n</malloc>\n", s.mesh_engine, s.mesh_why);
     return ferror(stream) ? EIO : 0;
 }

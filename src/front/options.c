@@ -38,6 +38,7 @@ enum option_index {
     OPTION_MESH_PACE,
     OPTION_MESH_BUDGET,
     OPTION_SWEEP,
+    OPTION_LARGE_ONLY,
     OPTION_OFF,
     OPTION_LEVEL,
     OPTIONS
@@ -64,6 +65,7 @@ static const struct option_key option_keys[OPTIONS] = {
     [OPTION_MESH_PACE] = {"mesh_pace", NULL, 1, 100, NULL},
     [OPTION_MESH_BUDGET] = {"mesh_budget", NULL, 0, 1000000000, NULL},
     [OPTION_SWEEP] = {"sweep", NULL, FIRN_SWEEP, 10000, NULL},
+    [OPTION_LARGE_ONLY] = {"large_only", NULL, 4096, (uint64_t)1 << 46, "0, or 4096 to 65536G"},
     [OPTION_OFF] = {"off", NULL, 0, 1, "0 or 1"},
     // A level's number is its place modulo four.
     [OPTION_LEVEL] = {"level", "0 1 2 3 bare light default strict", 0, 0,
@@ -154,6 +156,20 @@ static bool options_check_level(const char *origin, uint64_t word) {
     return false;
 }
 
+// What hands blocks or pages to something weaker: whoever asks for level 3 does not want that by a line of
+// configuration.
+static bool options_check_strict(const char *origin, const struct option_key *key) {
+    if (FIRN_LEVEL < 3) {
+        return true;
+    }
+    char buffer[OPTIONS_LINE_BYTES];
+    struct text line = options_line(buffer, origin);
+    text_str(&line, key->name);
+    text_str(&line, ": refused at level 3, which promises its checks for all of the heap; ignored");
+    options_say(&line);
+    return false;
+}
+
 // *out: which of the words it is.
 static bool options_find_word(const char *words, const char *value, size_t n, uint64_t *out) {
     *out = 0;
@@ -175,7 +191,9 @@ static bool options_read_value(const struct option_key *key, const char *value, 
     if (key->max == 0) {
         return n > 0 && n < OPTIONS_REPORT_BYTES;
     }
-    return text_parse_size(value, n, out) && *out >= key->min && *out <= key->max;
+    bool is_off = key == &option_keys[OPTION_LARGE_ONLY];
+    return text_parse_size(value, n, out) && *out <= key->max &&
+           (*out >= key->min || (is_off && *out == 0));
 }
 
 static void options_set(unsigned index, uint64_t value, const char *text, size_t n) {
@@ -226,6 +244,9 @@ static void options_set(unsigned index, uint64_t value, const char *text, size_t
     case OPTION_SWEEP:
         options_now.sweep_ms = (uint32_t)value;
         break;
+    case OPTION_LARGE_ONLY:
+        options_now.large_only_bytes = (size_t)value;
+        break;
     case OPTION_OFF:
         options_now.is_off = value != 0;
         break;
@@ -252,6 +273,9 @@ static bool options_parse_item(const char *origin, const char *item, size_t n) {
         const bool is_bare_text = equals == NULL && key->max == 0;
         if (is_bare_text || !options_read_value(key, value, value_bytes, &number)) {
             options_complain_value(origin, key, value, value_bytes);
+            return false;
+        }
+        if (i == OPTION_LARGE_ONLY && number != 0 && !options_check_strict(origin, key)) {
             return false;
         }
         options_set(i, number, value, value_bytes);

@@ -3,7 +3,8 @@
 // Parsed once at start, before anything is allocated: from /etc/firn.conf (front/policy.h), then from the
 // environment (never when AT_SECURE), which counts more. A key nobody knows, or a value out of range, is reported on stderr in one line that names the
 // closest key (or the range), and is ignored; with abort_conf=1 it ends the process instead.
-// No option goes below what the built level promises, but for off, which leaves the program to libc's malloc.
+// No option goes below what the built level promises, but for off, which leaves the program to libc's malloc, and
+// large_only, which leaves small requests to it: refused at level 3.
 #ifndef FIRN_FRONT_OPTIONS_H
 #define FIRN_FRONT_OPTIONS_H
 
@@ -39,6 +40,7 @@ struct options {
     bool mesh_auto;          // mesh=auto: compact without being asked; mesh=off
     unsigned mesh_pace;      // mesh_pace=N: percent of a processor for that; 1..100, default 25
     size_t mesh_budget;      // mesh_budget=N: mappings it may use; 0: as many as the kernel leaves
+    size_t large_only_bytes; // large_only=BYTES: smaller requests go to the next malloc; 0: none do
     uint32_t sweep_ms;       // sweep=MS: of the sweep at exit; 0: none
     // report=FILE, report=fd:N, report=syslog: where reports go (os/sink); "": standard error. A path
     // cannot contain a separator.
