@@ -297,18 +297,8 @@ static void take_wishes(struct chunk *c, unsigned word) {
 }
 
 static void look_at_wishes(void) {
-    for (struct chunk *c = table_first(); c != NULL && thaw_children() == 0; c = c->next) {
-        uint64_t any = 0;
-        for (unsigned w = 0; w < CHUNK_WORDS; w++) {
-            any |= atomic_load_explicit(&c->wished[w], memory_order_relaxed);
-        }
-        uintptr_t end = any != 0 ? claim_end(c) : c->base;
-        if (any == 0 || (c->registered == 0 && (end <= c->base || !claim_take(c, end)))) {
-            continue;
-        }
-        for (unsigned w = 0; w < CHUNK_WORDS; w++) {
-            take_wishes(c, w);
-        }
+    if (thaw_children() == 0) {
+        claim_each_wished(take_wishes);
     }
 }
 

@@ -23,6 +23,7 @@ int figures_fill(struct firn_stats *out) {
     heap_stats(&s);
     struct cold_stats cold;
     cold_stats(&cold);
+    const bool is_swapping = strcmp(cold.engine, "swap") == 0;
     // A caller built against an older header has a shorter struct, a newer one a longer one.
     const size_t bytes = out->struct_bytes < sizeof(struct firn_stats) ? out->struct_bytes
                                                                        : sizeof(struct firn_stats);
@@ -43,7 +44,8 @@ int figures_fill(struct firn_stats *out) {
         .mesh_saved = s.mesh_saved,
         .mesh_vmas = s.mesh_vmas,
         .mesh_longest_ns = s.mesh_longest_ns,
-        .frozen_raw = (cold.uniform_pages + cold.packed_pages) << FIRN_PAGE_SHIFT,
+        .frozen_raw = (is_swapping ? cold.away : cold.uniform_pages + cold.packed_pages)
+                      << FIRN_PAGE_SHIFT,
         .frozen_stored = cold.store_bytes,
         .freezes = cold.frozen,
         .thaws = cold.thaws,
@@ -51,10 +53,10 @@ int figures_fill(struct firn_stats *out) {
         .thaw_p99_ns = cold.thaw_p99_ns,
         .thaw_longest_ns = cold.thaw_longest_ns,
         .refaults = cold.refaults,
-        .cold_skipped = cold.poor + cold.spared + cold.refused + cold.full,
+        .cold_skipped = cold.poor + cold.spared + cold.refused + (is_swapping ? 0 : cold.full),
         .cold_cpu_ns = cold.freeze_cpu_ns + cold.thaw_cpu_ns,
         .cold_engine = cold.engine,
-        .cold_reason = cold.reason,
+        .cold_reason = cold.reason != NULL ? cold.reason : cold.held,
     };
     memcpy(out, &all, bytes);
     return 0;
@@ -252,6 +254,7 @@ static void figures_xml_class(FILE *stream, const struct heap_class_stats *c) {
 static void figures_xml_cold(FILE *stream) {
     struct cold_stats c;
     cold_stats(&c);
+    const bool is_swapping = strcmp(c.engine, "swap") == 0;
     fprintf(stream, "<cold engine=\"%s\" reason=\"%s\" seal=\"%s\">\n", c.engine,
             c.reason != NULL ? c.reason : "", c.seal);
     fprintf(stream, "<tier name=\"one byte\" pages=\"%zu\" stored=\"0\"/>\n",
@@ -266,6 +269,9 @@ static void figures_xml_cold(FILE *stream) {
                     (size_t)c.thaw_times[i]);
         }
     }
+    fprintf(stream, "<swap away=\"%zu\" out=\"%zu\" back=\"%zu\" held=\"%s\"/>\n",
+            is_swapping ? (size_t)c.away : 0, is_swapping ? (size_t)c.frozen : 0,
+            is_swapping ? (size_t)c.thaws : 0, c.held != NULL ? c.held : "");
     fprintf(stream, "<cpu freezing_ns=\"%zu\" thawing_ns=\"%zu\"/>\n</cold>\n",
             (size_t)c.freeze_cpu_ns, (size_t)c.thaw_cpu_ns);
 }

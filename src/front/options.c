@@ -32,6 +32,7 @@ enum option_index {
     OPTION_COLD,
     OPTION_COLD_AFTER,
     OPTION_COLD_MAX,
+    OPTION_COLD_STORE,
     OPTION_SEAL,
     OPTION_FAULT,
     OPTION_MESH,
@@ -58,6 +59,8 @@ static const struct option_key option_keys[OPTIONS] = {
     [OPTION_COLD] = {"cold", "off on auto", 0, 0, "off, on or auto"},
     [OPTION_COLD_AFTER] = {"cold_after", NULL, 1, 86400, NULL},
     [OPTION_COLD_MAX] = {"cold_max", NULL, 0, (uint64_t)1 << 46, NULL},
+    // The order of enum option_store.
+    [OPTION_COLD_STORE] = {"cold_store", "firn swap", 0, 0, "firn or swap"},
     [OPTION_SEAL] = {"seal", "off mac aead", 0, 0, "off, mac or aead"},
     // The order of enum option_fault.
     [OPTION_FAULT] = {"fault", "auto event signal protect", 0, 0, "auto, event, signal or protect"},
@@ -226,6 +229,9 @@ static void options_set(unsigned index, uint64_t value, const char *text, size_t
     case OPTION_COLD_MAX:
         options_now.cold_max_bytes = value;
         break;
+    case OPTION_COLD_STORE:
+        options_now.cold_store = (enum option_store)value;
+        break;
     case OPTION_SEAL:
         options_now.seal = (unsigned)value;
         break;
@@ -275,7 +281,8 @@ static bool options_parse_item(const char *origin, const char *item, size_t n) {
             options_complain_value(origin, key, value, value_bytes);
             return false;
         }
-        if (i == OPTION_LARGE_ONLY && number != 0 && !options_check_strict(origin, key)) {
+        const bool is_weaker = i == OPTION_LARGE_ONLY || i == OPTION_COLD_STORE;
+        if (is_weaker && number != 0 && !options_check_strict(origin, key)) {
             return false;
         }
         options_set(i, number, value, value_bytes);

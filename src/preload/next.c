@@ -70,7 +70,8 @@ static _Atomic unsigned inside; // threads that may write to what is FIRN_KEPT
 static bool is_found FIRN_KEPT;
 
 static bool is_wary(void) {
-    return options_get()->cold == OPTION_COLD_ON && options_get()->fault == OPTION_FAULT_SIGNAL;
+    return options_get()->cold == OPTION_COLD_ON && options_get()->fault == OPTION_FAULT_SIGNAL &&
+           options_get()->cold_store != OPTION_STORE_SWAP;
 }
 
 // The state is not known before it is decided whether the heap serves this process at all (foreign.c), and that is
