@@ -274,6 +274,11 @@ static const char *prepare_store(void) {
     if (missing != NULL) {
         return missing;
     }
+    // Before anything is registered: from then on a fork waits, with the heap's locks, until somebody has read of it, and to
+    // start a thread takes those locks. Should the rest fail, it has nothing to do for ever.
+    if (!thread_start(thaw_run)) {
+        return "no thread";
+    }
     if (!cold_store_start()) {
         return "no memory for the store";
     }
@@ -285,6 +290,15 @@ static const char *prepare_store(void) {
         thread_sleep(STAGE_WAIT_NS);
     }
     return "no staging area";
+}
+
+// There the other thread has only to listen whether memory is short.
+static const char *prepare_swapping(void) {
+    const char *missing = missing_open_writes();
+    if (missing == NULL && strain_poll().descriptor >= 0 && !thread_start(thaw_run)) {
+        return "no thread";
+    }
+    return missing;
 }
 
 // Why the option does not go with the others; NULL: it does.
@@ -316,30 +330,27 @@ static const char *prepare(void) {
     if (!missing_isolate()) {
         return "no descriptor table of its own";
     }
-    return is_swapping ? missing_open_writes() : prepare_store();
+    strain_open();
+    return is_swapping ? prepare_swapping() : prepare_store();
 }
 
 static void run(void) {
     forget_parent();
     const char *why = prepare();
-    if (why == NULL) {
-        fatal_set_opener(missing_open_error);
-        forget_claims();
-        fault_set_taken(is_taken);
-        page_state_set_keeper(is_swapping ? &keeper_swapping : &keeper);
-        if (!missing_serves_calls()) {
-            pin_set_touch(touch);
-        }
-        set_phase(RUNNING);
-        strain_open();
-        why = is_swapping || thread_start(thaw_run) ? NULL : "no thread";
-    }
     if (why != NULL) {
         missing_close();
         atomic_store_explicit(&reason, why, memory_order_release);
         set_phase(IMPOSSIBLE);
         return;
     }
+    fatal_set_opener(missing_open_error);
+    forget_claims();
+    fault_set_taken(is_taken);
+    page_state_set_keeper(is_swapping ? &keeper_swapping : &keeper);
+    if (!missing_serves_calls()) {
+        pin_set_touch(touch);
+    }
+    set_phase(RUNNING);
     if (is_swapping) {
         swapper_run();
     }
