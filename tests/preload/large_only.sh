@@ -14,7 +14,7 @@ seconds=60
 runs() {
     local name=$1 line=$2 status
     shift 2
-    LD_PRELOAD=${preload-$FIRN_LIB} FIRN_OPTIONS=${options-} timeout -k 5 $seconds "$@" \
+    timeout -k 5 $seconds env LD_PRELOAD="${preload-$FIRN_LIB}" FIRN_OPTIONS="${options-}" "$@" \
         >"$work/out" 2>"$work/err"
     status=$?
     if [ "$status" = 0 ] && [ "$(cat "$work/out")" = well ] && [ "$(cat "$work/err")" = "$line" ]; then
@@ -27,7 +27,7 @@ runs() {
 # NAME FIRST-WORD-OF-STDERR MISTAKE: ends by SIGABRT.
 dies() {
     local status
-    LD_PRELOAD=$FIRN_LIB FIRN_OPTIONS=large_only=8192 timeout -k 5 $seconds "$crossing" 8192 "$3" \
+    timeout -k 5 $seconds env LD_PRELOAD="$FIRN_LIB" FIRN_OPTIONS=large_only=8192 "$crossing" 8192 "$3" \
         >"$work/out" 2>"$work/err"
     status=$?
     if [ $status = 134 ] && head -n 1 "$work/err" | grep -q "^$2"; then
