@@ -153,6 +153,9 @@ static void *alloc_class(const struct request *request) {
 }
 
 FIRN_NOINLINE void *heap_alloc_slow(size_t size, uintptr_t site) {
+    if (aside_takes(size)) { // first, as that is all there is to most calls then
+        return firn_aside.malloc(size);
+    }
     fatal_note_call("malloc", site);
     if (size > PTRDIFF_MAX) {
         return fail();
@@ -301,13 +304,12 @@ FIRN_NOINLINE void heap_free_slow(void *p, const struct heap_call *call) {
     if (p == NULL) {
         return;
     }
-    if (is_aside() || is_next(p)) {
-        int saved_before = errno;
+    int saved = errno;
+    if (is_next(p) || is_aside()) {
         firn_aside.free(p);
-        errno = saved_before;
+        errno = saved;
         return;
     }
-    int saved = errno;
     fatal_note_call(call->api, call->site);
     life_check_fork();
     struct found f;
