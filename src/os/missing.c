@@ -59,6 +59,7 @@ struct pm_scan_arg {
 #define PAGE_IS_WRITTEN (1 << 1)
 #define PAGE_IS_FILE (1 << 2)
 #define PAGE_IS_PRESENT (1 << 3)
+#define PAGE_IS_SWAPPED (1 << 4)
 #define PAGE_IS_PFNZERO (1 << 5)
 #define PM_SCAN_WP_MATCHING (1 << 0)
 #define PM_SCAN_CHECK_WPASYNC (1 << 1)
@@ -66,6 +67,7 @@ struct pm_scan_arg {
 
 static int self = -1, pagemap = -1;
 static bool sees_forks;
+static bool only_writes; // no events; and pages in swap are looked at, too
 static atomic_bool serves_calls;
 
 // Not libc's, which is exported by us too.
@@ -139,6 +141,15 @@ static int open_with(bool is_event, uint64_t features) {
     return fd;
 }
 
+static const char *open_pagemap(void) {
+    pagemap = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    if (pagemap < 0) {
+        missing_close();
+        return "no /proc/self/pagemap";
+    }
+    return NULL;
+}
+
 const char *missing_open(bool is_event) {
     const uint64_t needed = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_UNPOPULATED |
                             UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_MOVE;
@@ -157,12 +168,20 @@ const char *missing_open(bool is_event) {
                                                         : "no events of forks";
     }
     atomic_store_explicit(&serves_calls, is_event, memory_order_release);
-    pagemap = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-    if (pagemap < 0) {
-        missing_close();
-        return "no /proc/self/pagemap";
+    return open_pagemap();
+}
+
+const char *missing_open_writes(void) {
+    const uint64_t needed =
+        UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_WP_ASYNC;
+    self = caps_has(CAP_FAULT_SIGNAL) ? open_with(false, needed) : -1;
+    if (self < 0) {
+        return "no userfaultfd that notes writes";
     }
-    return NULL;
+    only_writes = true;
+    sees_forks = false;
+    atomic_store_explicit(&serves_calls, true, memory_order_release);
+    return open_pagemap();
 }
 
 void missing_close(void) {
@@ -184,9 +203,10 @@ bool missing_serves_calls(void) {
 }
 
 bool missing_register(uintptr_t address, size_t bytes, bool is_moved_to) {
+    bool is_silent = is_moved_to || only_writes;
     struct uffdio_register r = {.range = {address, bytes},
                                 .mode = UFFDIO_REGISTER_MODE_WP |
-                                        (is_moved_to ? 0 : UFFDIO_REGISTER_MODE_MISSING)};
+                                        (is_silent ? 0 : UFFDIO_REGISTER_MODE_MISSING)};
     return control(self, UFFDIO_REGISTER, &r) == 0;
 }
 
@@ -287,16 +307,24 @@ enum missing_result missing_move(uintptr_t from, uintptr_t to, size_t bytes, siz
     return judge(result);
 }
 
-uint64_t missing_unshared(uintptr_t address, unsigned pages) {
-    enum { MOST = 64, EXCLUSIVE_BIT = 56 };
+static uint64_t bits_of(uintptr_t address, unsigned pages, unsigned bit) {
+    enum { MOST = 64 };
     uint64_t entries[MOST], result = 0;
     size_t bytes = (pages < MOST ? pages : MOST) * sizeof entries[0];
     off_t at = (off_t)((address >> FIRN_PAGE_SHIFT) * sizeof entries[0]);
     long n = syscall(SYS_pread64, pagemap, entries, bytes, at);
     for (long i = 0; i < n / (long)sizeof entries[0]; i++) {
-        result |= (entries[i] >> EXCLUSIVE_BIT & 1) << i;
+        result |= (entries[i] >> bit & 1) << i;
     }
     return result;
+}
+
+uint64_t missing_unshared(uintptr_t address, unsigned pages) {
+    return bits_of(address, pages, 56);
+}
+
+uint64_t missing_swapped(uintptr_t address, unsigned pages) {
+    return bits_of(address, pages, 62);
 }
 
 // Not a write of ours: the program may have made its block read-only.
@@ -314,7 +342,7 @@ int missing_scan(uintptr_t address, size_t bytes, struct missing_run *runs, unsi
         .end = address + bytes,
         .vec = (uintptr_t)found,
         .vec_len = most < AT_ONCE ? most : AT_ONCE,
-        .category_mask = PAGE_IS_PRESENT,
+        .category_anyof_mask = PAGE_IS_PRESENT | (only_writes ? PAGE_IS_SWAPPED : 0),
         .return_mask = PAGE_IS_WRITTEN | PAGE_IS_FILE | PAGE_IS_PRESENT | PAGE_IS_PFNZERO,
     };
     long n = control(pagemap, PAGEMAP_SCAN, &a);
@@ -322,6 +350,7 @@ int missing_scan(uintptr_t address, size_t bytes, struct missing_run *runs, unsi
         runs[i] = (struct missing_run){
             .start = found[i].start,
             .end = found[i].end,
+            .is_there = (found[i].categories & PAGE_IS_PRESENT) != 0,
             .is_written = (found[i].categories & PAGE_IS_WRITTEN) != 0,
             .is_plain = (found[i].categories & (PAGE_IS_FILE | PAGE_IS_PFNZERO)) == 0,
         };

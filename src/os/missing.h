@@ -35,6 +35,9 @@ void missing_open_error(void);
 
 // Opens what is needed, for `event` or for `signal`. NULL, or a phrase that says what is missing.
 const char *missing_open(bool is_event);
+// Instead: only writes are noted (missing_scan). Nothing is missing for us, as whatever the kernel takes away it brings
+// back itself; so there are no events, no privilege is needed, and fresh memory costs nothing.
+const char *missing_open_writes(void);
 void missing_close(void);
 // Whether each forked child is announced (MISSING_FORK): without it a child reads zeros where pages are
 // away.
@@ -86,19 +89,22 @@ enum missing_result missing_move(uintptr_t from, uintptr_t to, size_t bytes, siz
 // Of up to 64 pages, a bit for each that no other process maps. A page that was shared with a child says so,
 // too, once the child is gone; but is not moved before it has been written to.
 uint64_t missing_unshared(uintptr_t address, unsigned pages);
+// Likewise, for each that is in swap.
+uint64_t missing_swapped(uintptr_t address, unsigned pages);
 // As if each of the pages were written to, where that is allowed: those that were shared with a child no
 // longer are. Waits for pages that are away, like any touch of them. False: some could not be.
 bool missing_unshare(uintptr_t address, size_t bytes) FIRN_CHECKED;
 // Whoever waits for the page looks again.
 void missing_wake(int child, uintptr_t address);
 
-// What the kernel knows of neighbouring pages that are there.
+// What the kernel knows of neighbouring pages that are there, or, after missing_open_writes, in swap.
 struct missing_run {
     uintptr_t start, end;
+    bool is_there;   // else in swap
     bool is_written; // since the last look
     bool is_plain;   // private memory with something in it: neither a file's nor the page of zeros
 };
-// Looks at the pages of a registered range, and arms those that are there: *runs, in order, at most
+// Looks at the pages of a registered range, and arms those of them: *runs, in order, at most
 // `most`. Returns how many; -1 when it cannot be known.
 int missing_scan(uintptr_t address, size_t bytes, struct missing_run *runs, unsigned most);
 

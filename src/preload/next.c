@@ -19,7 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
-// The linker puts them around what is CALL_KEPT: whole pages.
+// The linker puts them around what is FIRN_KEPT: whole pages.
 extern unsigned char firn_next_start[] __attribute__((visibility("hidden")));
 extern unsigned char firn_next_end[] __attribute__((visibility("hidden")));
 
@@ -65,12 +65,13 @@ static void find_all(void) {
     call_find_waits();
 }
 
-unsigned char firn_call_state CALL_KEPT;
-static _Atomic unsigned inside; // threads that may write to what is CALL_KEPT
-static bool is_found CALL_KEPT;
+unsigned char firn_call_state FIRN_KEPT;
+static _Atomic unsigned inside; // threads that may write to what is FIRN_KEPT
+static bool is_found FIRN_KEPT;
 
 static bool is_wary(void) {
-    return options_get()->cold == OPTION_COLD_ON && options_get()->fault == OPTION_FAULT_SIGNAL;
+    return options_get()->cold == OPTION_COLD_ON && options_get()->fault == OPTION_FAULT_SIGNAL &&
+           options_get()->cold_store != OPTION_STORE_SWAP;
 }
 
 // The state is not known before it is decided whether the heap serves this process at all (foreign.c), and that is
