@@ -42,8 +42,10 @@ struct firn_stats {
     size_t refaults; /* pages that somebody waited for in the last minute */
     size_t
         cold_skipped; /* pages that were to be compressed, and were not: did not shrink, or are shared or full */
-    size_t cold_cpu_ns;      /* processor time of Firn's two threads for it */
-    const char *cold_engine; /* "event", "signal", "protect", or "none". Never NULL */
+    size_t cold_cpu_ns; /* processor time of Firn's two threads for it */
+    const char *
+        cold_engine; /* "event", "signal", "protect", "swap", or "none". Never NULL. With "swap" the kernel
+                        has the pages: frozen_stored is 0, and thaws counts those found to be back */
     const char
         *cold_reason; /* why there is no better one; NULL: it is the best, or what was asked for */
 };

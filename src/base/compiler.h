@@ -16,6 +16,9 @@
 #define FIRN_HIDDEN __attribute__((visibility("hidden")))
 // Initial-exec: a preloaded library's thread-local pointer costs one load and never allocates.
 #define FIRN_TLS __thread __attribute__((tls_model("initial-exec")))
+// For a definition, of zeros: on pages that are read-only after start (firn.ld, preload/next.c). Pointers to functions
+// are what an attacker wants.
+#define FIRN_KEPT __attribute__((section(".bss.call_kept")))
 #define FIRN_CALLER() ((uintptr_t)__builtin_return_address(0))
 
 #define FIRN_CACHE_LINE 64u

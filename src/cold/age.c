@@ -45,6 +45,10 @@ bool age_is_idle(unsigned looks, uint64_t now_ms) {
     return is_pressed(now_ms) ? looks > 0 : looks * REFAULT_ONE >= IDLE_LOOKS * factor();
 }
 
+bool age_is_over(unsigned looks, uint64_t now_ms) {
+    return is_pressed(now_ms) ? looks > 0 : looks * REFAULT_ONE >= LOOKS * factor();
+}
+
 uint64_t age_due_ms(uint64_t now_ms) {
     uint64_t ms = (LOOKS - IDLE_LOOKS) * look_ms * factor() / REFAULT_ONE;
     return now_ms + (is_pressed(now_ms) && ms > PRESSED_DUE_MS ? PRESSED_DUE_MS : ms);

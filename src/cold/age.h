@@ -16,6 +16,8 @@ uint64_t age_look_ms(void); // between two looks
 bool age_is_idle(unsigned looks, uint64_t now_ms);
 // And is frozen when nobody has touched it until then.
 uint64_t age_due_ms(uint64_t now_ms);
+// Where nothing is set aside: whether a page that was not written at so many looks may go.
+bool age_is_over(unsigned looks, uint64_t now_ms);
 
 // What is set aside falls due between two looks: for how long the thread may sleep.
 uint64_t age_step_ms(uint64_t now_ms);

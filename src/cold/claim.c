@@ -269,6 +269,22 @@ bool claim_keep(struct chunk *c, uintptr_t end) {
     return used != 0 && !any_meshed && claim_take(c, end);
 }
 
+void claim_each_wished(claim_wish_fn *take) {
+    for (struct chunk *c = table_first(); c != NULL; c = c->next) {
+        uint64_t any = 0;
+        for (unsigned w = 0; w < CHUNK_WORDS; w++) {
+            any |= atomic_load_explicit(&c->wished[w], memory_order_relaxed);
+        }
+        uintptr_t end = any != 0 ? claim_end(c) : c->base;
+        if (any == 0 || (c->registered == 0 && (end <= c->base || !claim_take(c, end)))) {
+            continue;
+        }
+        for (unsigned w = 0; w < CHUNK_WORDS; w++) {
+            take(c, w);
+        }
+    }
+}
+
 uint64_t claim_count(void) {
     return atomic_load_explicit(&claimed_chunks, memory_order_relaxed);
 }

@@ -27,6 +27,10 @@ bool claim_take(struct chunk *c, uintptr_t end) FIRN_CHECKED;
 // much fresh memory is touched that the watch costs more than it brings, or where nothing is left.
 bool claim_keep(struct chunk *c, uintptr_t end) FIRN_CHECKED;
 
+// Calls `take` for each 64 pages of which the program wished some away, by their number in the chunk, which is watched.
+typedef void claim_wish_fn(struct chunk *c, unsigned word);
+void claim_each_wished(claim_wish_fn *take);
+
 uint64_t claim_count(void); // chunks that are watched
 
 #endif

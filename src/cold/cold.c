@@ -6,6 +6,7 @@
 #include "src/cold/hint.h"
 #include "src/cold/mark.h"
 #include "src/cold/stage.h"
+#include "src/cold/swapper.h"
 #include "src/cold/table.h"
 #include "src/cold/thaw.h"
 #include "src/cold/touch.h"
@@ -20,6 +21,7 @@
 #include "src/os/pin.h"
 #include "src/os/signals.h"
 #include "src/os/strain.h"
+#include "src/os/swap.h"
 #include "src/os/sys.h"
 #include "src/os/thread.h"
 #include "src/os/veil.h"
@@ -40,7 +42,7 @@ struct process {
     _Atomic int phase; // enum phase
 };
 static struct process *process;
-static bool is_asked, is_forbidden;
+static bool is_asked, is_forbidden, is_swapping, is_seal_named;
 static _Atomic int engine; // enum fault_engine
 static _Atomic(const char *) reason, lesser;
 
@@ -207,6 +209,21 @@ static bool claim_touch(uintptr_t address) {
     return phase_now() == RUNNING && touch_claim(address);
 }
 
+// With swap nothing is away: claimed ranges are only not to be mapped anew.
+static bool is_never_inherited(uintptr_t address, size_t bytes) {
+    (void)address;
+    (void)bytes;
+    return false;
+}
+
+static void leave_empty(uintptr_t address, size_t bytes) {
+    (void)address;
+    (void)bytes;
+}
+
+static const struct page_state_keeper keeper_swapping = {swapper_release, is_kept,
+                                                         is_never_inherited, leave_empty, is_held};
+
 static void touch(uintptr_t address, size_t bytes) {
     if (phase_now() == RUNNING) {
         hint_touch(address, bytes);
@@ -364,32 +381,19 @@ enum fault_engine cold_settle_engine(void) {
     return best;
 }
 
-// The mesher's descriptor, where it will have one, is opened before ours takes anything from it.
-static const char *prepare(void) {
-    enum fault_engine which = chosen_engine() != FAULT_NONE ? chosen_engine() : FAULT_EVENT;
-    if (is_forbidden) {
-        return "cold=auto takes engine event only";
-    }
-    // In a static archive nothing is interposed.
-    if (which != FAULT_EVENT && !pin_is_announced()) {
-        return "the program's system calls are not seen";
-    }
-    if (is_rationed()) {
-        return "memory is rationed";
-    }
-    if (is_locked()) {
-        return "memory is locked";
-    }
-    (void)!fault_start(FIRN_ROOT.small_base, FIRN_ROOT.small_bytes);
-    if (which == FAULT_SIGNAL) {
-        (void)!missing_lend();
-    }
-    if (!missing_isolate()) {
-        return "no descriptor table of its own";
-    }
-    const char *missing = missing_open(which);
+static enum fault_engine engine_to_use(void) {
+    return chosen_engine() != FAULT_NONE ? chosen_engine() : FAULT_EVENT;
+}
+
+static const char *prepare_store(void) {
+    const char *missing = missing_open(engine_to_use());
     if (missing != NULL) {
         return missing;
+    }
+    // Before anything is registered: from then on a fork waits, with the heap's locks, until somebody has read of it, and to
+    // start a thread takes those locks. Should the rest fail, it has nothing to do for ever.
+    if (!thread_start(thaw_run)) {
+        return "no thread";
     }
     if (!cold_store_start()) {
         return "no memory for the store";
@@ -404,30 +408,75 @@ static const char *prepare(void) {
     return "no staging area";
 }
 
+// There the other thread has only to listen whether memory is short.
+static const char *prepare_swapping(void) {
+    const char *missing = missing_open_writes();
+    if (missing == NULL && strain_poll().descriptor >= 0 && !thread_start(thaw_run)) {
+        return "no thread";
+    }
+    return missing;
+}
+
+// Why the option does not go with the others; NULL: it does.
+static const char *judge_options(void) {
+    if (is_swapping) {
+        return is_seal_named ? "swap cannot be sealed: without seal=, or cold_store=firn" : NULL;
+    }
+    if (is_forbidden) {
+        return "cold=auto takes engine event only";
+    }
+    // In a static archive nothing is interposed.
+    return engine_to_use() != FAULT_EVENT && !pin_is_announced()
+               ? "the program's system calls are not seen"
+               : NULL;
+}
+
+// The mesher's descriptor, where it will have one, is opened before ours takes anything from it.
+static const char *prepare(void) {
+    const char *why = judge_options();
+    if (why != NULL) {
+        return why;
+    }
+    if (is_rationed()) {
+        return "memory is rationed";
+    }
+    if (is_locked()) {
+        return "memory is locked";
+    }
+    (void)!fault_start(FIRN_ROOT.small_base, FIRN_ROOT.small_bytes);
+    if (!is_swapping && engine_to_use() == FAULT_SIGNAL) {
+        (void)!missing_lend();
+    }
+    if (!missing_isolate()) {
+        return "no descriptor table of its own";
+    }
+    strain_open();
+    return is_swapping ? prepare_swapping() : prepare_store();
+}
+
 static void run(void) {
     forget_parent();
     const char *why = prepare();
-    if (why == NULL) {
-        fatal_set_opener(missing_open_error);
-        forget_claims();
-        fault_set_taken(is_taken);
-        mark_start(claim_touch);
-        page_state_set_keeper(&keeper);
-        if (!missing_serves_calls()) {
-            pin_set_touch(touch);
-        }
-        set_phase(RUNNING);
-        if (missing_engine() == FAULT_PROTECT) {
-            arm();
-        }
-        strain_open();
-        why = thread_start(thaw_run) ? NULL : "no thread";
-    }
     if (why != NULL) {
         missing_close();
         atomic_store_explicit(&reason, why, memory_order_release);
         set_phase(IMPOSSIBLE);
         return;
+    }
+    fatal_set_opener(missing_open_error);
+    forget_claims();
+    fault_set_taken(is_taken);
+    mark_start(claim_touch);
+    page_state_set_keeper(is_swapping ? &keeper_swapping : &keeper);
+    if (!missing_serves_calls()) {
+        pin_set_touch(touch);
+    }
+    set_phase(RUNNING);
+    if (missing_engine() == FAULT_PROTECT) {
+        arm();
+    }
+    if (is_swapping) {
+        swapper_run();
     }
     freeze_run();
 }
@@ -444,6 +493,11 @@ void cold_choose(bool is_on, uint64_t after_ms, unsigned seal, uint64_t most_byt
         process = NULL;
         atomic_store_explicit(&reason, "no memory that is wiped on fork", memory_order_release);
     }
+}
+
+void cold_choose_swap(bool has_seal) {
+    is_swapping = true;
+    is_seal_named = has_seal;
 }
 
 void cold_choose_engine(enum fault_engine chosen) {
@@ -479,6 +533,9 @@ void cold_hint_cold(uintptr_t address, size_t bytes) {
 void cold_hint_hot(uintptr_t address, size_t bytes) {
     if (phase_now() == RUNNING) {
         hint_hot(address, bytes);
+        if (is_swapping) {
+            swap_announce(address, bytes);
+        }
     }
 }
 
@@ -531,6 +588,23 @@ static uint64_t quantile(const uint64_t times[THAW_BUCKETS], unsigned percent) {
 
 _Static_assert((int)COLD_TIMES == (int)THAW_BUCKETS, "the same histogram");
 
+static void add_swapping(struct cold_stats *out) {
+    struct swapper_figures s;
+    swapper_figures(&s);
+    bool is_running = phase_now() == RUNNING;
+    if (is_running) {
+        out->engine = "swap";
+        out->reason = s.off;
+        out->freeze_cpu_ns = clock_other_thread_ns(s.thread);
+    }
+    out->held = s.held;
+    out->frozen = s.out;
+    out->thaws = s.back;
+    out->refused = s.refused;
+    out->full = s.full;
+    out->seal = "off";
+}
+
 void cold_stats(struct cold_stats *out) {
     struct freeze_figures f;
     struct thaw_figures t;
@@ -578,4 +652,7 @@ void cold_stats(struct cold_stats *out) {
         .seal = s.seal,
     };
     memcpy(out->thaw_times, t.times, sizeof out->thaw_times);
+    if (is_swapping) {
+        add_swapping(out);
+    }
 }

@@ -24,6 +24,10 @@
 // `most_bytes`: as cold_store_choose.
 void cold_choose(bool is_on, uint64_t after_ms, unsigned seal, uint64_t most_bytes);
 
+// Pages are to go into the kernel's swap instead of a store of Firn's (swapper.h). `has_seal`: they are to be sealed, too,
+// which cannot be: then it stays off. Likewise.
+void cold_choose_swap(bool has_seal);
+
 // Of the engines of os/fault.h. FAULT_NONE: the best there is, of those that cold_settle_engine may choose; `event`
 // where that is not called. Likewise.
 void cold_choose_engine(enum fault_engine engine);
@@ -65,7 +69,7 @@ void cold_keep(uintptr_t address, size_t bytes);
 
 enum { COLD_TIMES = 24 };
 struct cold_stats {
-    const char *engine; // "event", "signal", "protect"; "none" before it runs
+    const char *engine; // "event", "signal", "protect", "swap"; "none" before it runs
     const char *reason; // why not: NULL when it runs, or was not asked for
     const char *
         lesser; // it runs: why with no better engine; NULL: there is none, or another was asked for
@@ -85,6 +89,9 @@ struct cold_stats {
     uint64_t stored_bytes; // what the latter are packed and sealed to
     uint64_t store_bytes;  // what that occupies, with the store's own records
     const char *seal;      // off, mac, aead
+    // With "swap" `frozen` are the pages that were put out, `thaws` those of them that were found to be there again,
+    // `full` the looks at which nothing could go.
+    const char *held; // why nothing goes at the moment; NULL: it does
 };
 // Any thread; async-signal-safe.
 void cold_stats(struct cold_stats *out);

@@ -6,6 +6,7 @@
 #include "src/cold/hint.h"
 #include "src/cold/mark.h"
 #include "src/cold/mask.h"
+#include "src/cold/pace.h"
 #include "src/cold/stage.h"
 #include "src/cold/table.h"
 #include "src/cold/take.h"
@@ -24,12 +25,8 @@ enum {
     BATCH = 64,      // pages staged at once
     POOR_MOST = 32,  // pages in a row that did not get smaller: their neighbours are spared
     POOR_TRIES = 16, // but for one in so many
-    IDLE_FACTOR = 3, // times its share of a processor, while the program is idle
     MS = 1000000     // ns
 };
-#define SECOND ((uint64_t)1000 * MS)
-
-static unsigned percent = 10;
 
 static uint64_t pages_there; // at this look, so far
 
@@ -51,54 +48,11 @@ static void count(_Atomic uint64_t *figure, uint64_t n) {
 
 void freeze_configure(uint64_t after_ms, unsigned cpu_percent) {
     age_configure(after_ms);
-    percent = cpu_percent;
+    pace_configure(cpu_percent);
 }
 
 static uint64_t now_ms(void) {
     return clock_coarse_ns() / MS;
-}
-
-// ---- pace ---------------------------------------------------------------------------------------
-
-static struct {
-    uint64_t from_ns, cpu_ns;    // pace is kept since then
-    uint64_t seen_ns, others_ns; // the last look at the rest of the process
-    unsigned share;              // in percent
-} pace;
-
-static void start_pace(void) {
-    pace.from_ns = pace.seen_ns = clock_ns();
-    pace.cpu_ns = clock_thread_ns();
-    pace.others_ns = clock_process_ns() - pace.cpu_ns;
-    pace.share = percent;
-}
-
-// An idle program loses nothing to this thread. One that has used a twentieth of a processor in the last
-// second is not idle.
-static void look_at_others(uint64_t now, uint64_t cpu) {
-    if (now < pace.seen_ns + SECOND) {
-        return;
-    }
-    uint64_t others = clock_process_ns() - cpu;
-    bool is_idle = (others - pace.others_ns) * 20 < now - pace.seen_ns;
-    pace.share = is_idle ? percent * IDLE_FACTOR : percent;
-    pace.seen_ns = now;
-    pace.others_ns = others;
-}
-
-// Sleeps off what was used beyond the share. What was not used is not saved up for longer than a second.
-static void keep_pace(void) {
-    uint64_t now = clock_ns();
-    uint64_t cpu = clock_thread_ns();
-    look_at_others(now, cpu);
-    uint64_t due = pace.from_ns + (cpu - pace.cpu_ns) * 100 / pace.share;
-    if (due > now + 2 * MS) {
-        thread_sleep(due - now);
-    }
-    if (now > pace.from_ns + SECOND) {
-        pace.from_ns = due > now ? due : now;
-        pace.cpu_ns = cpu;
-    }
 }
 
 // ---- looking ------------------------------------------------------------------------------------
@@ -182,7 +136,7 @@ static uint64_t guess_some(struct chunk *c, uint64_t wanted) {
 static void begin_guessing(void) {
     enum { RETURNS_A_SECOND = 200, LEAST = 64 };
     static const struct trial_limits limits = {1024, LEAST, 1 << 24};
-    uint64_t bearable = RETURNS_A_SECOND * age_look_ms() * MS / SECOND;
+    uint64_t bearable = RETURNS_A_SECOND * age_look_ms() / 1000;
     guess.first = guess.trial.left == 0 ? guess.reached : 0;
     guess.chunk = 0;
     trial_begin(&guess.trial, &limits, bearable > LEAST ? bearable : LEAST, thaw_returned());
@@ -248,7 +202,7 @@ static void look_at_chunk(uintptr_t base, uintptr_t end) {
             look_at_run(c, &runs[i]);
         }
     }
-    keep_pace();
+    pace_keep();
 }
 
 // ---- freezing -----------------------------------------------------------------------------------
@@ -366,7 +320,7 @@ static void freeze_due(void) {
         stage_give_oldest();
         if (i % BATCH == 0) {
             stage_flush();
-            keep_pace();
+            pace_keep();
         }
     }
     stage_flush();
@@ -375,19 +329,19 @@ static void freeze_due(void) {
 // ---- what the program says ------------------------------------------------------------------------
 
 // Without waiting for those that were staged before. The slots are handed back when it is their turn, their
-// memory now.
+// memory now. (Not of a page that was released, and not yet swept: its slot may be another's by now.)
 static void freeze_now(struct chunk *c, uintptr_t from, uint64_t wanted) {
     for (; wanted != 0; wanted &= wanted - 1) {
         uintptr_t at = from + ((uintptr_t)__builtin_ctzll(wanted) << FIRN_PAGE_SHIFT);
         const struct cold_page *p = table_page(c, at);
         lock_acquire(&cold_lock);
-        uint32_t slot = p->holds == HOLDS_SLOT ? p->at.slot : STAGE_NONE;
+        uint32_t slot = is_in_slot(c, at, p->at.slot) ? p->at.slot : STAGE_NONE;
         lock_release(&cold_lock);
         if (slot != STAGE_NONE && freeze_slot(slot, at) && missing_engine() != FAULT_PROTECT) {
             map_purge(stage_address(slot), FIRN_PAGE);
         }
     }
-    keep_pace();
+    pace_keep();
 }
 
 // The pages that the program does not need: now, however often they were touched.
@@ -415,18 +369,8 @@ static void take_wishes(struct chunk *c, unsigned word) {
 }
 
 static void look_at_wishes(void) {
-    for (struct chunk *c = table_first(); c != NULL && thaw_children() == 0; c = c->next) {
-        uint64_t any = 0;
-        for (unsigned w = 0; w < CHUNK_WORDS; w++) {
-            any |= atomic_load_explicit(&c->wished[w], memory_order_relaxed);
-        }
-        uintptr_t end = any != 0 ? claim_end(c) : c->base;
-        if (any == 0 || (c->registered == 0 && (end <= c->base || !claim_take(c, end)))) {
-            continue;
-        }
-        for (unsigned w = 0; w < CHUNK_WORDS; w++) {
-            take_wishes(c, w);
-        }
+    if (thaw_children() == 0) {
+        claim_each_wished(take_wishes);
     }
 }
 
@@ -502,7 +446,7 @@ static void look(uint64_t now) {
 
 void freeze_run(void) {
     atomic_store_explicit(&thread, sys_thread_id(), memory_order_relaxed);
-    start_pace();
+    pace_start();
     for (uint64_t last_look = 0;;) {
         bool is_pressed = obey();
         uint64_t look_ms = age_look_ms();
@@ -513,9 +457,9 @@ void freeze_run(void) {
         }
         freeze_due();
         while (cold_store_tidy()) {
-            keep_pace();
+            pace_keep();
         }
-        keep_pace();
+        pace_keep();
         uint64_t passed = now_ms() - last_look;
         uint64_t left = passed < look_ms ? look_ms - passed : 0;
         hint_sleep((left < age_step_ms(now) ? left : age_step_ms(now)) * MS);

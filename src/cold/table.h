@@ -30,7 +30,12 @@ enum { CHUNK_WORDS = CHUNK_PAGES / 64 };
 #define CHUNK_BYTES ((size_t)1 << CHUNK_SHIFT)
 
 // What is in `at`.
-enum page_holds { HOLDS_NOTHING, HOLDS_SLOT, HOLDS_BLOB };
+enum page_holds {
+    HOLDS_NOTHING,
+    HOLDS_SLOT,
+    HOLDS_BLOB,
+    HOLDS_SWAP // nothing of ours: the kernel has put the page into swap (swapper.h)
+};
 
 struct cold_page {
     union {

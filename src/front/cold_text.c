@@ -93,6 +93,28 @@ static void say_store(struct text *t, const struct cold_stats *c) {
     text_char(t, '\n');
 }
 
+static bool is_swapping(const struct cold_stats *c) {
+    return strcmp(c->engine, "swap") == 0;
+}
+
+static void say_swap(struct text *t, const struct cold_stats *c) {
+    say(t, "firn:   cold: engine=swap chunks=", c->chunks);
+    say(t, " away=", c->away);
+    say(t, " out=", c->frozen);
+    say(t, " back=", c->thaws);
+    say(t, " refused=", c->refused);
+    say(t, " full=", c->full);
+    say(t, " refaults=", c->refaults);
+    say(t, " idle_ms=", c->idle_ms);
+    say(t, " pressed=", c->presses);
+    say(t, " cpu_ms=", c->freeze_cpu_ns / NS_A_MS);
+    if (c->held != NULL) {
+        text_str(t, "\nfirn:   cold: nothing goes now: ");
+        text_str(t, c->held);
+    }
+    text_str(t, "\nfirn:   cold: pages in swap are neither sealed nor encrypted by Firn\n");
+}
+
 void cold_text_table(struct text *t) {
     struct cold_stats c;
     cold_stats(&c);
@@ -100,6 +122,8 @@ void cold_text_table(struct text *t) {
         text_str(t, "firn:   cold: off, ");
         text_str(t, c.reason);
         text_char(t, '\n');
+    } else if (is_swapping(&c)) {
+        say_swap(t, &c);
     } else if (strcmp(c.engine, "none") != 0) {
         say_pages(t, &c);
         say_conditions(t, &c);
@@ -114,11 +138,11 @@ void cold_text_table(struct text *t) {
 static void say_line(struct text *t) {
     struct cold_stats c;
     cold_stats(&c);
-    uint64_t raw = (c.uniform_pages + c.packed_pages) << FIRN_PAGE_SHIFT;
+    uint64_t raw = (is_swapping(&c) ? c.away : c.uniform_pages + c.packed_pages) << FIRN_PAGE_SHIFT;
     say(t, "firn: pid=", (uint64_t)sys_process_id());
     text_str(t, " cold=");
     text_str(t, c.engine);
-    const char *why = c.reason != NULL ? c.reason : c.paused;
+    const char *why = c.reason != NULL ? c.reason : c.held != NULL ? c.held : c.paused;
     if (why != NULL) {
         text_str(t, " (");
         text_str(t, why);

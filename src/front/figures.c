@@ -23,6 +23,7 @@ int figures_fill(struct firn_stats *out) {
     heap_stats(&s);
     struct cold_stats cold;
     cold_stats(&cold);
+    const bool is_swapping = strcmp(cold.engine, "swap") == 0;
     // A caller built against an older header has a shorter struct, a newer one a longer one.
     const size_t bytes = out->struct_bytes < sizeof(struct firn_stats) ? out->struct_bytes
                                                                        : sizeof(struct firn_stats);
@@ -43,7 +44,8 @@ int figures_fill(struct firn_stats *out) {
         .mesh_saved = s.mesh_saved,
         .mesh_vmas = s.mesh_vmas,
         .mesh_longest_ns = s.mesh_longest_ns,
-        .frozen_raw = (cold.uniform_pages + cold.packed_pages) << FIRN_PAGE_SHIFT,
+        .frozen_raw = (is_swapping ? cold.away : cold.uniform_pages + cold.packed_pages)
+                      << FIRN_PAGE_SHIFT,
         .frozen_stored = cold.store_bytes,
         .freezes = cold.frozen,
         .thaws = cold.thaws,
@@ -51,10 +53,12 @@ int figures_fill(struct firn_stats *out) {
         .thaw_p99_ns = cold.thaw_p99_ns,
         .thaw_longest_ns = cold.thaw_longest_ns,
         .refaults = cold.refaults,
-        .cold_skipped = cold.poor + cold.spared + cold.refused + cold.full,
+        .cold_skipped = cold.poor + cold.spared + cold.refused + (is_swapping ? 0 : cold.full),
         .cold_cpu_ns = cold.freeze_cpu_ns + cold.thaw_cpu_ns,
         .cold_engine = cold.engine,
-        .cold_reason = cold.reason != NULL ? cold.reason : cold.lesser,
+        .cold_reason = cold.reason != NULL ? cold.reason
+                       : cold.held != NULL ? cold.held
+                                           : cold.lesser,
     };
     memcpy(out, &all, bytes);
     return 0;
@@ -75,6 +79,20 @@ static size_t figures_count_free_slots(void) {
     return slots;
 }
 
+static void figures_add_next(struct mallinfo2 *m) {
+    const struct mallinfo2 next = firn_aside.mallinfo2();
+    m->arena += next.arena;
+    m->ordblks += next.ordblks;
+    m->smblks += next.smblks;
+    m->hblks += next.hblks;
+    m->hblkhd += next.hblkhd;
+    m->usmblks += next.usmblks;
+    m->fsmblks += next.fsmblks;
+    m->uordblks += next.uordblks;
+    m->fordblks += next.fordblks;
+    m->keepcost += next.keepcost;
+}
+
 // glibc's words: the "arena" is what small blocks come from, "hblk" are blocks mapped one by one.
 struct mallinfo2 figures_mallinfo2(void) {
     if (life_is_aside()) {
@@ -82,7 +100,7 @@ struct mallinfo2 figures_mallinfo2(void) {
     }
     struct heap_stats s;
     heap_stats(&s);
-    const struct mallinfo2 m = {
+    struct mallinfo2 m = {
         .arena = figures_minus(s.mapped, s.large_allocated),
         .ordblks = figures_count_free_slots(),
         .hblks = s.large_live,
@@ -91,6 +109,9 @@ struct mallinfo2 figures_mallinfo2(void) {
         .fordblks = figures_minus(s.mapped, s.allocated),
         .keepcost = s.dirty,
     };
+    if (firn_large_only != 0) {
+        figures_add_next(&m);
+    }
     return m;
 }
 
@@ -175,11 +196,25 @@ static void figures_pad(struct text *t, size_t column) {
     }
 }
 
-void figures_print(int fd) {
-    if (life_is_aside()) {
-        firn_aside.malloc_stats();
-        return;
+static void figures_say_next(struct text *t) {
+    if (firn_large_only != 0) {
+        text_str(t, "firn:   large_only: requests below ");
+        text_dec(t, firn_large_only);
+        text_str(t, " bytes go to the next malloc: nothing above counts or checks them\n");
     }
+}
+
+void figures_malloc_stats(void) {
+    const bool is_aside = life_is_aside();
+    if (!is_aside) {
+        figures_print(2);
+    }
+    if (is_aside || firn_large_only != 0) {
+        firn_aside.malloc_stats();
+    }
+}
+
+void figures_print(int fd) {
     const int saved = errno;
     struct heap_stats s;
     heap_stats(&s);
@@ -204,6 +239,7 @@ void figures_print(int fd) {
     text_str(&t, s.mesh_why);
     text_char(&t, '\n');
     cold_text_table(&t);
+    figures_say_next(&t);
     // In one piece: several processes may share the terminal or the log.
     if (fd >= 0) {
         sys_write(fd, t.data, t.length);
@@ -220,6 +256,7 @@ static void figures_xml_class(FILE *stream, const struct heap_class_stats *c) {
 static void figures_xml_cold(FILE *stream) {
     struct cold_stats c;
     cold_stats(&c);
+    const bool is_swapping = strcmp(c.engine, "swap") == 0;
     fprintf(stream, "<cold engine=\"%s\" reason=\"%s\" seal=\"%s\">\n", c.engine,
             c.reason != NULL ? c.reason : "", c.seal);
     fprintf(stream, "<tier name=\"one byte\" pages=\"%zu\" stored=\"0\"/>\n",
@@ -234,6 +271,9 @@ static void figures_xml_cold(FILE *stream) {
                     (size_t)c.thaw_times[i]);
         }
     }
+    fprintf(stream, "<swap away=\"%zu\" out=\"%zu\" back=\"%zu\" held=\"%s\"/>\n",
+            is_swapping ? (size_t)c.away : 0, is_swapping ? (size_t)c.frozen : 0,
+            is_swapping ? (size_t)c.thaws : 0, c.held != NULL ? c.held : "");
     fprintf(stream, "<cpu freezing_ns=\"%zu\" thawing_ns=\"%zu\"/>\n</cold>\n",
             (size_t)c.freeze_cpu_ns, (size_t)c.thaw_cpu_ns);
 }
@@ -267,6 +307,9 @@ int figures_write_xml(int options, FILE *stream) {
                 figures_value(&s, &figures_rows[i]));
     }
     figures_xml_cold(stream);
+    if (firn_large_only != 0) {
+        fprintf(stream, "<large_only bytes=\"%zu\"/>\n", firn_large_only);
+    }
     fprintf(stream, "<mesh engine=\"%s\" thread=\"%s\"/>\n</malloc>\n", s.mesh_engine, s.mesh_why);
     return ferror(stream) ? EIO : 0;
 }

@@ -183,11 +183,13 @@ int front_trim(size_t pad) {
         cold_press();
     }
     // glibc keeps `pad` at the top of its heap; there is no top here.
-    return (options_get()->mesh_auto ? compact_now() > 0 : heap_trim()) ? 1 : 0;
+    bool any = options_get()->mesh_auto ? compact_now() > 0 : heap_trim();
+    bool any_next = firn_large_only != 0 && firn_aside.malloc_trim(pad) != 0;
+    return any || any_next ? 1 : 0;
 }
 
 int front_mallopt(int parameter, int value) {
-    if (life_is_aside()) {
+    if (life_is_aside() || firn_large_only != 0) {
         return firn_aside.mallopt(parameter, value);
     }
     // Thresholds, arenas and fast bins are glibc's way of working. Programs tune them for speed and
@@ -255,6 +257,20 @@ static bool front_is_off(void) {
     return true;
 }
 
+// Before anything is allocated.
+static void front_choose_next(void) {
+    static const char cannot[] =
+        "firn: large_only: there is no other malloc in this program; ignored\n";
+    if (options_get()->large_only_bytes == 0) {
+        return;
+    }
+    if (aside_find()) {
+        aside_take_below(options_get()->large_only_bytes);
+    } else {
+        sys_write(2, cannot, sizeof cannot - 1);
+    }
+}
+
 static void front_say_hello(bool is_off) {
     char buffer[128];
     struct text line = text_on(buffer, sizeof(buffer));
@@ -298,6 +314,7 @@ bool front_start(void) {
         errno = saved;
         return false;
     }
+    front_choose_next();
     if (options_get()->stats_exit) {
         keep_copy(&front_stderr, 2);
     }

@@ -32,12 +32,14 @@ enum option_index {
     OPTION_COLD,
     OPTION_COLD_AFTER,
     OPTION_COLD_MAX,
+    OPTION_COLD_STORE,
     OPTION_SEAL,
     OPTION_FAULT,
     OPTION_MESH,
     OPTION_MESH_PACE,
     OPTION_MESH_BUDGET,
     OPTION_SWEEP,
+    OPTION_LARGE_ONLY,
     OPTION_OFF,
     OPTION_LEVEL,
     OPTIONS
@@ -57,6 +59,8 @@ static const struct option_key option_keys[OPTIONS] = {
     [OPTION_COLD] = {"cold", "off on auto", 0, 0, "off, on or auto"},
     [OPTION_COLD_AFTER] = {"cold_after", NULL, 1, 86400, NULL},
     [OPTION_COLD_MAX] = {"cold_max", NULL, 0, (uint64_t)1 << 46, NULL},
+    // The order of enum option_store.
+    [OPTION_COLD_STORE] = {"cold_store", "firn swap", 0, 0, "firn or swap"},
     [OPTION_SEAL] = {"seal", "off mac aead", 0, 0, "off, mac or aead"},
     // The order of enum option_fault.
     [OPTION_FAULT] = {"fault", "auto event signal protect", 0, 0, "auto, event, signal or protect"},
@@ -64,6 +68,7 @@ static const struct option_key option_keys[OPTIONS] = {
     [OPTION_MESH_PACE] = {"mesh_pace", NULL, 1, 100, NULL},
     [OPTION_MESH_BUDGET] = {"mesh_budget", NULL, 0, 1000000000, NULL},
     [OPTION_SWEEP] = {"sweep", NULL, FIRN_SWEEP, 10000, NULL},
+    [OPTION_LARGE_ONLY] = {"large_only", NULL, 4096, (uint64_t)1 << 46, "0, or 4096 to 65536G"},
     [OPTION_OFF] = {"off", NULL, 0, 1, "0 or 1"},
     // A level's number is its place modulo four.
     [OPTION_LEVEL] = {"level", "0 1 2 3 bare light default strict", 0, 0,
@@ -154,6 +159,20 @@ static bool options_check_level(const char *origin, uint64_t word) {
     return false;
 }
 
+// What hands blocks or pages to something weaker: whoever asks for level 3 does not want that by a line of
+// configuration.
+static bool options_check_strict(const char *origin, const struct option_key *key) {
+    if (FIRN_LEVEL < 3) {
+        return true;
+    }
+    char buffer[OPTIONS_LINE_BYTES];
+    struct text line = options_line(buffer, origin);
+    text_str(&line, key->name);
+    text_str(&line, ": refused at level 3, which promises its checks for all of the heap; ignored");
+    options_say(&line);
+    return false;
+}
+
 // *out: which of the words it is.
 static bool options_find_word(const char *words, const char *value, size_t n, uint64_t *out) {
     *out = 0;
@@ -175,7 +194,9 @@ static bool options_read_value(const struct option_key *key, const char *value, 
     if (key->max == 0) {
         return n > 0 && n < OPTIONS_REPORT_BYTES;
     }
-    return text_parse_size(value, n, out) && *out >= key->min && *out <= key->max;
+    bool is_off = key == &option_keys[OPTION_LARGE_ONLY];
+    return text_parse_size(value, n, out) && *out <= key->max &&
+           (*out >= key->min || (is_off && *out == 0));
 }
 
 static void options_set(unsigned index, uint64_t value, const char *text, size_t n) {
@@ -208,6 +229,9 @@ static void options_set(unsigned index, uint64_t value, const char *text, size_t
     case OPTION_COLD_MAX:
         options_now.cold_max_bytes = value;
         break;
+    case OPTION_COLD_STORE:
+        options_now.cold_store = (enum option_store)value;
+        break;
     case OPTION_SEAL:
         options_now.seal = (unsigned)value;
         break;
@@ -225,6 +249,9 @@ static void options_set(unsigned index, uint64_t value, const char *text, size_t
         break;
     case OPTION_SWEEP:
         options_now.sweep_ms = (uint32_t)value;
+        break;
+    case OPTION_LARGE_ONLY:
+        options_now.large_only_bytes = (size_t)value;
         break;
     case OPTION_OFF:
         options_now.is_off = value != 0;
@@ -252,6 +279,10 @@ static bool options_parse_item(const char *origin, const char *item, size_t n) {
         const bool is_bare_text = equals == NULL && key->max == 0;
         if (is_bare_text || !options_read_value(key, value, value_bytes, &number)) {
             options_complain_value(origin, key, value, value_bytes);
+            return false;
+        }
+        const bool is_weaker = i == OPTION_LARGE_ONLY || i == OPTION_COLD_STORE;
+        if (is_weaker && number != 0 && !options_check_strict(origin, key)) {
             return false;
         }
         options_set(i, number, value, value_bytes);

@@ -45,6 +45,9 @@ void life_started(void) {
         cold_choose_event_only();
     }
     if (options_get()->cold != OPTION_COLD_OFF) {
+        if (options_get()->cold_store == OPTION_STORE_SWAP) {
+            cold_choose_swap(options_get()->seal != 0);
+        }
         cold_choose(true, cold_after_ms(), options_get()->seal, options_get()->cold_max_bytes);
         strain_choose(sys_environment("MEMORY_PRESSURE_WATCH"),
                       sys_environment("MEMORY_PRESSURE_WRITE"));

@@ -4,6 +4,11 @@
 //
 // Costs nothing where it is not used: the fast paths never meet it, the slow ones only where a thread
 // has no cache, or where a pointer is not one of the heap's.
+//
+// In part: with large_only=BYTES smaller requests are that allocator's, and whose a block is, its address says
+// (heap/find.h). No fast path asks: of the classes that only such requests have, no thread's cache ever holds a
+// slot, so they arrive on the slow path by themselves. A class that both sides of the mark have is left out, and
+// what Firn is to serve of it takes the next larger one.
 #ifndef FIRN_HEAP_ASIDE_H
 #define FIRN_HEAP_ASIDE_H
 
@@ -31,7 +36,23 @@ struct aside {
 
 extern struct aside firn_aside;
 
+// What is smaller is that allocator's; 0: nothing. And the least size that no class has below it. Decided with the rest.
+extern size_t firn_large_only, firn_large_least;
+
+FIRN_INLINE bool aside_takes(size_t size) {
+    return FIRN_UNLIKELY(size < firn_large_only);
+}
+
+// The size whose class a block of `size` bytes has.
+FIRN_INLINE size_t aside_class_size(size_t size) {
+    bool is_between = size < firn_large_least && size >= firn_large_only;
+    return FIRN_UNLIKELY(is_between) ? firn_large_least : size;
+}
+
 // Looks them up. False: one of them is missing, as in a static program; nothing has changed then.
 bool aside_find(void) FIRN_CHECKED;
+
+// From now on requests of less than `bytes` are theirs, which were found. Before the first allocation.
+void aside_take_below(size_t bytes);
 
 #endif

@@ -4,6 +4,7 @@
 #include "hardening/slack.h"
 #include "hardening/slot.h"
 #include "src/cache/cache.h"
+#include "src/span/large_extent.h"
 #include "src/span/region.h"
 
 static void bad(struct found *out, enum fatal_id id, const char *what) {
@@ -70,6 +71,29 @@ void find_describe_sample(enum large_kind kind, struct found *out) {
     if (kind == LARGE_LIVE) {
         out->kind = FOUND_SAMPLE;
     }
+}
+
+static bool is_in_use(uintptr_t address) {
+    uintptr_t offset = address - FIRN_ROOT.small_base;
+    if (offset >= FIRN_ROOT.small_bytes) {
+        return large_extent(address) != 0;
+    }
+    const struct class_info *c =
+        &FIRN_ROOT.classes[root_cell_class((unsigned)(offset >> FIRN_ROOT.cell_shift))];
+    return region_is_described(offset) && span_state(span_at(offset, c)) == SPAN_ACTIVE;
+}
+
+// Where addresses are rationed, those that are not in use are anybody's.
+bool find_is_outside(const void *p) {
+    uintptr_t address = (uintptr_t)p;
+    if (sample_contains(address)) {
+        return false;
+    }
+    if (address - FIRN_ROOT.data.base < FIRN_ROOT.data.bytes) {
+        return FIRN_ROOT.data.is_sparse && !is_in_use(address);
+    }
+    size_t extent = large_has_more_tracts() ? large_extent(address) : LARGE_EXTENT_FOREIGN;
+    return extent == LARGE_EXTENT_FOREIGN || (extent == 0 && FIRN_ROOT.data.is_sparse);
 }
 
 void find_pointer(const void *p, struct found *out) {

@@ -24,6 +24,8 @@ struct found {
     const char *what;
 };
 
+// Whether an address is not one of Firn's: with large_only, a block of the next allocator's. No lock; any context.
+bool find_is_outside(const void *p);
 void find_pointer(const void *p, struct found *out);
 // P-CANARY, P-SLACK, P-LARGE-SLACK: a live block that was written to past its end, or whose neighbour's
 // canary is broken, becomes FOUND_BAD. Not part of the

@@ -31,6 +31,11 @@ FIRN_INLINE bool is_aside(void) {
     return FIRN_UNLIKELY(firn_cache == &firn_empty_cache) && life_is_aside();
 }
 
+// A block that large_only leaves to the next allocator.
+FIRN_INLINE bool is_next(const void *p) {
+    return FIRN_UNLIKELY(firn_large_only != 0) && find_is_outside(p);
+}
+
 static void *alloc_large(size_t size, size_t align, bool *is_zero) {
     // Also starts the heap: a program's first allocation may be a large one.
     struct cache *c = life_thread_cache();
@@ -148,14 +153,18 @@ static void *alloc_class(const struct request *request) {
 }
 
 FIRN_NOINLINE void *heap_alloc_slow(size_t size, uintptr_t site) {
+    if (aside_takes(size)) { // first, as that is all there is to most calls then
+        return firn_aside.malloc(size);
+    }
     fatal_note_call("malloc", site);
     if (size > PTRDIFF_MAX) {
         return fail();
     }
-    if (is_aside()) {
+    if (is_aside() || aside_takes(size)) {
         return firn_aside.malloc(size);
     }
-    if (size > SMALL_MAX - FIRN_SLOT_EXTRA) {
+    size_t class_size = aside_class_size(size);
+    if (class_size > SMALL_MAX - FIRN_SLOT_EXTRA) {
         bool is_zero;
         return alloc_large(size, FIRN_PAGE, &is_zero);
     }
@@ -165,7 +174,8 @@ FIRN_NOINLINE void *heap_alloc_slow(size_t size, uintptr_t site) {
             return p;
         }
     }
-    return alloc_class(&(struct request){size, 16, size_class_of(size + FIRN_SLOT_EXTRA), site});
+    unsigned class_index = size_class_of(class_size + FIRN_SLOT_EXTRA);
+    return alloc_class(&(struct request){size, 16, class_index, site});
 }
 
 void *heap_alloc(size_t size, uintptr_t site) {
@@ -182,6 +192,9 @@ void *heap_alloc_zeroed(size_t size, uintptr_t site) {
         return firn_aside.calloc(1, size);
     }
     if (size > SMALL_MAX - FIRN_SLOT_EXTRA) {
+        if (aside_takes(size)) { // smaller ones go there by themselves
+            return firn_aside.calloc(1, size);
+        }
         fatal_note_call("calloc", site);
         p = alloc_large(size, FIRN_PAGE, &is_zero);
     } else {
@@ -195,6 +208,14 @@ void *heap_alloc_zeroed(size_t size, uintptr_t site) {
     return p;
 }
 
+// The class that a block of this size and alignment has; SIZE_CLASSES: a run of pages.
+static unsigned class_expected(size_t size, size_t align) {
+    size_t class_size = aside_class_size(size);
+    return class_size > SMALL_MAX - FIRN_SLOT_EXTRA
+               ? SIZE_CLASSES
+               : size_class_aligned(class_size + FIRN_SLOT_EXTRA, align);
+}
+
 void *heap_alloc_aligned(size_t align, size_t size, uintptr_t site) {
     if (size > PTRDIFF_MAX) {
         return fail();
@@ -203,13 +224,11 @@ void *heap_alloc_aligned(size_t align, size_t size, uintptr_t site) {
         return heap_alloc_fast(size, site);
     }
     fatal_note_call("aligned_alloc", site);
-    if (is_aside()) {
+    if (is_aside() || aside_takes(size)) {
         return firn_aside.memalign(align, size);
     }
     // Before start there are no classes, but their geometry is constant.
-    unsigned class_index = size > SMALL_MAX - FIRN_SLOT_EXTRA
-                               ? SIZE_CLASSES
-                               : size_class_aligned(size + FIRN_SLOT_EXTRA, align);
+    unsigned class_index = class_expected(size, align);
     if (class_index < SIZE_CLASSES) {
         void *p = NULL;
         if (FIRN_UNLIKELY(firn_cache->samples_due != 0)) {
@@ -285,11 +304,12 @@ FIRN_NOINLINE void heap_free_slow(void *p, const struct heap_call *call) {
     if (p == NULL) {
         return;
     }
-    if (is_aside()) {
+    int saved = errno;
+    if (is_next(p) || is_aside()) {
         firn_aside.free(p);
+        errno = saved;
         return;
     }
-    int saved = errno;
     fatal_note_call(call->api, call->site);
     life_check_fork();
     struct found f;
@@ -319,12 +339,6 @@ FIRN_NOINLINE void heap_free_plain_slow(void *p, uintptr_t site) {
 
 void heap_free(void *p, uintptr_t site) {
     heap_free_fast(p, site);
-}
-
-// The class that a block of this size and alignment would have; SIZE_CLASSES: a run of pages.
-static unsigned class_expected(size_t size, size_t align) {
-    return size > SMALL_MAX - FIRN_SLOT_EXTRA ? SIZE_CLASSES
-                                              : size_class_aligned(size + FIRN_SLOT_EXTRA, align);
 }
 
 // The phrase a size mismatch is reported with. Static: a report never allocates, and only one is
@@ -364,7 +378,7 @@ static bool is_size_right(const struct found *f, size_t size, unsigned expected)
 
 // P-FREE-SIZE
 void heap_free_sized(void *p, const struct heap_call *call) {
-    if (FIRN_CHECK_FREE && call->size != FATAL_SIZE_UNKNOWN) {
+    if (FIRN_CHECK_FREE && call->size != FATAL_SIZE_UNKNOWN && !is_next(p)) {
         struct found f;
         find_pointer(p, &f);
         unsigned expected = class_expected(call->size, call->align > 16 ? call->align : 16);
@@ -379,7 +393,7 @@ void heap_free_sized(void *p, const struct heap_call *call) {
 
 size_t heap_usable(const void *p, uintptr_t site) {
     struct found f;
-    if (is_aside()) {
+    if (is_aside() || is_next(p)) {
         return firn_aside.malloc_usable_size((void *)(uintptr_t)p);
     }
     find_pointer(p, &f);

@@ -42,6 +42,20 @@ static void *resize_large(uintptr_t address, const struct large_block *block, si
     return q;
 }
 
+// A block of the next allocator's (large_only), perhaps on its way here.
+static void *resize_next(void *p, size_t size, uintptr_t site) {
+    if (aside_takes(size)) {
+        return firn_aside.realloc(p, size);
+    }
+    void *q = heap_alloc_fast(size, site);
+    if (q != NULL) {
+        size_t usable = firn_aside.malloc_usable_size(p);
+        memcpy(q, p, usable < size ? usable : size);
+        firn_aside.free(p);
+    }
+    return q;
+}
+
 void *heap_resize(void *p, size_t size, uintptr_t site) {
     return heap_resize_as(p, &(struct heap_call){"realloc", site, size, 0});
 }
@@ -53,6 +67,9 @@ void *heap_resize_as(void *p, const struct heap_call *call) {
     if (FIRN_UNLIKELY(firn_cache == &firn_empty_cache) && life_is_aside()) {
         return firn_aside.realloc(p, size);
     }
+    if (FIRN_UNLIKELY(firn_large_only != 0) && find_is_outside(p)) {
+        return resize_next(p, size, site);
+    }
     find_pointer(p, &f);
     find_check(&f);
     if (f.kind == FOUND_BAD) {
@@ -62,9 +79,10 @@ void *heap_resize_as(void *p, const struct heap_call *call) {
         errno = ENOMEM;
         return NULL;
     }
-    bool is_small = size <= SMALL_MAX - FIRN_SLOT_EXTRA;
+    size_t class_size = aside_class_size(size) + FIRN_SLOT_EXTRA;
+    bool is_small = class_size <= SMALL_MAX;
     if (f.kind == FOUND_SLOT) {
-        if (is_small && size_class_of(size + FIRN_SLOT_EXTRA) == root_cell_class(f.span->cell)) {
+        if (is_small && size_class_of(class_size) == root_cell_class(f.span->cell)) {
             slack_resize((uintptr_t)p, f.class_bytes, size);
             return p;
         }
@@ -77,7 +95,7 @@ void *heap_resize_as(void *p, const struct heap_call *call) {
     if (f.kind == FOUND_SAMPLE && size == f.block.size) {
         return p;
     }
-    if (is_small || f.kind == FOUND_SAMPLE) {
+    if (is_small || aside_takes(size) || f.kind == FOUND_SAMPLE) {
         bool is_known = f.kind == FOUND_LARGE && FIRN_LARGE_SLACK;
         return move(p, is_known ? f.block.size : f.block.capacity, size, site);
     }

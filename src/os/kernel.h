@@ -20,6 +20,9 @@
 #define MADV_GUARD_INSTALL 102
 #define MADV_GUARD_REMOVE 103
 #endif
+#ifndef MADV_PAGEOUT // Linux 5.4
+#define MADV_PAGEOUT 21
+#endif
 #ifndef MADV_POPULATE_READ // Linux 5.14
 #define MADV_POPULATE_READ 22
 #endif

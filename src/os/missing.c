@@ -63,6 +63,7 @@ struct pm_scan_arg {
 #define PAGE_IS_WRITTEN (1 << 1)
 #define PAGE_IS_FILE (1 << 2)
 #define PAGE_IS_PRESENT (1 << 3)
+#define PAGE_IS_SWAPPED (1 << 4)
 #define PAGE_IS_PFNZERO (1 << 5)
 #define PM_SCAN_WP_MATCHING (1 << 0)
 #define PM_SCAN_CHECK_WPASYNC (1 << 1)
@@ -72,6 +73,7 @@ static int self = -1, pagemap = -1;
 static struct keep lent = KEEP_NONE; // in the table of the program's threads
 static bool sees_forks;
 static _Atomic int engine_now; // enum fault_engine
+static bool only_writes;       // no events; and pages in swap are looked at, too
 
 // Not libc's, which is exported by us too.
 static long control(int fd, unsigned long request, void *argument) {
@@ -219,6 +221,11 @@ const char *missing_try(enum fault_engine engine) {
     return why;
 }
 
+static const char *open_pagemap(void) {
+    pagemap = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    return pagemap < 0 ? "no /proc/self/pagemap" : NULL;
+}
+
 static const char *open_all(enum fault_engine engine) {
     self = engine == FAULT_SIGNAL ? keep_borrow(&lent) : -1;
     if (self < 0) {
@@ -228,11 +235,7 @@ static const char *open_all(enum fault_engine engine) {
                       : self >= 0             ? NULL
                                               : open_descriptor(engine, &self);
     sees_forks = engine == FAULT_EVENT && self >= 0;
-    if (why == NULL) {
-        pagemap = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-        why = pagemap < 0 ? "no /proc/self/pagemap" : NULL;
-    }
-    return why;
+    return why != NULL ? why : open_pagemap();
 }
 
 const char *missing_open(enum fault_engine engine) {
@@ -243,6 +246,23 @@ const char *missing_open(enum fault_engine engine) {
     }
     atomic_store_explicit(&engine_now, (int)engine, memory_order_release);
     return NULL;
+}
+
+const char *missing_open_writes(void) {
+    const uint64_t writes =
+        UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_WP_ASYNC;
+    self = caps_has(CAP_FAULT_SIGNAL) ? open_with(false, writes) : -1;
+    if (self < 0) {
+        return "no userfaultfd that notes writes";
+    }
+    only_writes = true;
+    sees_forks = false;
+    atomic_store_explicit(&engine_now, (int)FAULT_EVENT, memory_order_release);
+    const char *why = open_pagemap();
+    if (why != NULL) {
+        missing_close();
+    }
+    return why;
 }
 
 void missing_close(void) {
@@ -288,9 +308,10 @@ bool missing_register(uintptr_t address, size_t bytes, bool is_moved_to) {
     if (is_veiling()) {
         return true;
     }
+    bool is_silent = is_moved_to || only_writes;
     struct uffdio_register r = {.range = {address, bytes},
                                 .mode = UFFDIO_REGISTER_MODE_WP |
-                                        (is_moved_to ? 0 : UFFDIO_REGISTER_MODE_MISSING)};
+                                        (is_silent ? 0 : UFFDIO_REGISTER_MODE_MISSING)};
     return control(self, UFFDIO_REGISTER, &r) == 0;
 }
 
@@ -454,16 +475,24 @@ void missing_drop_moved(uintptr_t address) {
     }
 }
 
-uint64_t missing_unshared(uintptr_t address, unsigned pages) {
-    enum { MOST = 64, EXCLUSIVE_BIT = 56 };
+static uint64_t bits_of(uintptr_t address, unsigned pages, unsigned bit) {
+    enum { MOST = 64 };
     uint64_t entries[MOST], result = 0;
     size_t bytes = (pages < MOST ? pages : MOST) * sizeof entries[0];
     off_t at = (off_t)((address >> FIRN_PAGE_SHIFT) * sizeof entries[0]);
     long n = syscall(SYS_pread64, pagemap, entries, bytes, at);
     for (long i = 0; i < n / (long)sizeof entries[0]; i++) {
-        result |= (entries[i] >> EXCLUSIVE_BIT & 1) << i;
+        result |= (entries[i] >> bit & 1) << i;
     }
     return result;
+}
+
+uint64_t missing_unshared(uintptr_t address, unsigned pages) {
+    return bits_of(address, pages, 56);
+}
+
+uint64_t missing_swapped(uintptr_t address, unsigned pages) {
+    return bits_of(address, pages, 62);
 }
 
 // Not a write of ours: the program may have made its block read-only.
@@ -491,7 +520,8 @@ static int scan_entries(uintptr_t address, size_t bytes, struct missing_run *run
         } else {
             is_going_on = count < most;
             if (is_going_on) {
-                runs[count++] = (struct missing_run){page, page + FIRN_PAGE, false, is_plain};
+                runs[count++] = (struct missing_run){
+                    .start = page, .end = page + FIRN_PAGE, .is_there = true, .is_plain = is_plain};
             }
         }
     }
@@ -511,7 +541,7 @@ int missing_scan(uintptr_t address, size_t bytes, struct missing_run *runs, unsi
         .end = address + bytes,
         .vec = (uintptr_t)found,
         .vec_len = most < AT_ONCE ? most : AT_ONCE,
-        .category_mask = PAGE_IS_PRESENT,
+        .category_anyof_mask = PAGE_IS_PRESENT | (only_writes ? PAGE_IS_SWAPPED : 0),
         .return_mask = PAGE_IS_WRITTEN | PAGE_IS_FILE | PAGE_IS_PRESENT | PAGE_IS_PFNZERO,
     };
     long n = control(pagemap, PAGEMAP_SCAN, &a);
@@ -519,6 +549,7 @@ int missing_scan(uintptr_t address, size_t bytes, struct missing_run *runs, unsi
         runs[i] = (struct missing_run){
             .start = found[i].start,
             .end = found[i].end,
+            .is_there = (found[i].categories & PAGE_IS_PRESENT) != 0,
             .is_written = (found[i].categories & PAGE_IS_WRITTEN) != 0,
             .is_plain = (found[i].categories & (PAGE_IS_FILE | PAGE_IS_PFNZERO)) == 0,
         };

@@ -50,6 +50,10 @@ void missing_open_error(void);
 const char *missing_try(enum fault_engine engine);
 // Opens what is needed. NULL, or a phrase that says what is missing.
 const char *missing_open(enum fault_engine engine);
+// Instead: only writes are noted (missing_scan). Nothing is missing for us, as whatever the kernel takes away it brings
+// back itself; so there are no events, no privilege is needed, and fresh memory costs nothing. The engine is said to
+// be `event`, as system calls need no help.
+const char *missing_open_writes(void);
 void missing_close(void);
 // The one that is open, or was last; FAULT_NONE before. Any thread.
 enum fault_engine missing_engine(void);
@@ -115,6 +119,8 @@ enum missing_result missing_move_back(uintptr_t slot, uintptr_t address);
 // Of up to 64 pages, a bit for each that no other process maps. A page that was shared with a child says so,
 // too, once the child is gone; but is not moved before it has been written to.
 uint64_t missing_unshared(uintptr_t address, unsigned pages);
+// Likewise, for each that is in swap.
+uint64_t missing_swapped(uintptr_t address, unsigned pages);
 // As if each of the pages were written to, where that is allowed: those that were shared with a child no
 // longer are. Waits for pages that are away, like any touch of them. False: some could not be.
 bool missing_unshare(uintptr_t address, size_t bytes) FIRN_CHECKED;
@@ -126,15 +132,16 @@ bool missing_read_moved(uintptr_t address, uintptr_t slot, void *out) FIRN_CHECK
 // And that content is stored elsewhere now: its memory is given back. (Else it goes with the slot.)
 void missing_drop_moved(uintptr_t address);
 
-// What the kernel knows of neighbouring pages that are there.
+// What the kernel knows of neighbouring pages that are there, or, after missing_open_writes, in swap.
 struct missing_run {
     uintptr_t start, end;
+    bool is_there;   // else in swap
     bool is_written; // since the last look; under `protect` never
     // Private memory with something in it: neither a file's nor the page of zeros. Under `protect` also: of which no
     // other process has a part.
     bool is_plain;
 };
-// Looks at the pages of a registered range, and arms those that are there: *runs, in order, at most
+// Looks at the pages of a registered range, and arms those of them: *runs, in order, at most
 // `most`. Returns how many; -1 when it cannot be known.
 int missing_scan(uintptr_t address, size_t bytes, struct missing_run *runs, unsigned most);
 

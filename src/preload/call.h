@@ -97,9 +97,7 @@ enum call_state {
     CALL_PLAIN,   // only calls by which the kernel writes are pinned
     CALL_WARY     // all are: pages may be away that the kernel cannot fetch
 };
-// With the definitions of all files on pages that are read-only after start: pointers to functions are what an
-// attacker wants.
-#define CALL_KEPT __attribute__((section(".bss.call_kept")))
+// With the definitions of all files FIRN_KEPT.
 extern unsigned char firn_call_state __attribute__((visibility("hidden"))); // enum call_state
 
 FIRN_INLINE bool call_is_plain(void) {
@@ -129,7 +127,7 @@ int call_next_clock_gettime(clockid_t clock, struct timespec *out);
 
 // A file's `next`, of the list NAMES(X), and the function that fills it in.
 #define CALL_DEFINITIONS(find, otherwise)                                                          \
-    static struct { NAMES(CALL_MEMBER) } next CALL_KEPT;                                           \
+    static struct { NAMES(CALL_MEMBER) } next FIRN_KEPT;                                           \
     void find(void) {                                                                              \
         call_find((void **)(void *)&next, NAMES(CALL_NAME), otherwise);                            \
     }                                                                                              \

@@ -104,7 +104,7 @@ FIRN_EXPORT struct mallinfo2 mallinfo2(void) {
 }
 
 FIRN_EXPORT void malloc_stats(void) {
-    figures_print(2);
+    figures_malloc_stats();
 }
 
 FIRN_EXPORT int malloc_info(int options, FILE *stream) {

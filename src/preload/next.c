@@ -20,7 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-// The linker puts them around what is CALL_KEPT: whole pages.
+// The linker puts them around what is FIRN_KEPT: whole pages.
 extern unsigned char firn_next_start[] __attribute__((visibility("hidden")));
 extern unsigned char firn_next_end[] __attribute__((visibility("hidden")));
 
@@ -66,13 +66,13 @@ static void find_all(void) {
     call_find_waits();
 }
 
-unsigned char firn_call_state CALL_KEPT;
-static _Atomic unsigned inside; // threads that may write to what is CALL_KEPT
-static bool is_found CALL_KEPT;
+unsigned char firn_call_state FIRN_KEPT;
+static _Atomic unsigned inside; // threads that may write to what is FIRN_KEPT
+static bool is_found FIRN_KEPT;
 
 // The best engine cannot be told before the heap has started, which has the options of it then.
 static bool is_wary(void) {
-    if (options_get()->cold != OPTION_COLD_ON) {
+    if (options_get()->cold != OPTION_COLD_ON || options_get()->cold_store == OPTION_STORE_SWAP) {
         return false;
     }
     life_start();

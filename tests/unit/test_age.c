@@ -21,6 +21,8 @@ static void test_as_asked_for(void **state) {
     assert_false(age_is_idle(1, 1000));
     assert_true(age_is_idle(2, 1000));
     assert_int_equal(age_due_ms(1000), 61000);
+    assert_false(age_is_over(3, 1000));
+    assert_true(age_is_over(4, 1000));
     assert_int_equal(figures().idle_ms, 120000);
     age_configure(1);
     assert_int_equal(age_look_ms(), 100); // no more often
@@ -32,6 +34,8 @@ static void test_memory_is_short(void **state) {
     age_press(5000);
     assert_true(age_is_idle(1, 6000));
     assert_false(age_is_idle(0, 6000));
+    assert_true(age_is_over(1, 6000));
+    assert_false(age_is_over(0, 6000));
     assert_int_equal(age_due_ms(6000), 7000);
     assert_true(age_step_ms(6000) <= 500);
     assert_false(age_is_idle(1, 15000)); // for ten seconds
@@ -48,6 +52,8 @@ static void test_pages_come_back(void **state) {
     assert_int_equal(figures().idle_ms, 80000);
     assert_false(age_is_idle(3, 101000));
     assert_true(age_is_idle(4, 101000));
+    assert_false(age_is_over(7, 101000));
+    assert_true(age_is_over(8, 101000));
     assert_int_equal(age_due_ms(101000), 141000);
     age_press(101000); // comes first
     assert_true(age_is_idle(1, 101000));

@@ -433,6 +433,73 @@ static void test_hints(void **state) {
     cold_choose(true, COLD_CASE_AFTER_MS, 0, 0);
 }
 
+static bool is_just_there(struct chunk *c, uintptr_t page) {
+    enum page_state s = page_state_get(page);
+    return (s == PAGE_RESIDENT || s == PAGE_TRACKED) && table_page(c, page)->holds == HOLDS_NOTHING;
+}
+
+enum { ROW = 64, PAIR = 4 };
+
+// Of ROW pages, those of which the second next is there, too: one in PAIR.
+static uint64_t find_pairs(struct chunk *c, uintptr_t from) {
+    uint64_t pairs = 0;
+    for (unsigned i = 0; i < ROW; i += PAIR) {
+        bool is_pair =
+            is_just_there(c, from + i * FIRN_PAGE) && is_just_there(c, from + (i + 2) * FIRN_PAGE);
+        pairs |= (uint64_t)is_pair << i;
+    }
+    return pairs;
+}
+
+// As page_state_release leaves it until the next sweep: the page is in use again, and its record still names a slot of the
+// staging area. By now that is another page's, which is about to be frozen.
+static void confuse(struct chunk *c, uintptr_t from, uint64_t pairs) {
+    uint32_t slot = 0; // one for each page that is wished away, in order
+    lock_acquire(&cold_lock);
+    for (uint64_t left = pairs; left != 0; left &= left - 1) {
+        struct cold_page *p = table_page(c, from + (uintptr_t)__builtin_ctzll(left) * FIRN_PAGE);
+        p->holds = HOLDS_SLOT;
+        p->at.slot = slot + 1;
+        slot += 2;
+        table_count_away(c, 1);
+    }
+    atomic_fetch_or(&c->wished[table_index(c, from) / ROW], pairs | pairs << 2);
+    lock_release(&cold_lock);
+}
+
+static void test_a_slot_that_is_anothers_by_now(void **state) {
+    (void)state;
+    if (cold_case_stats().reason != NULL) {
+        skip();
+    }
+    cold_choose(true, SELDOM_MS, 0, 0);
+    allocate();
+    assert_true(is_wish_granted());
+    assert_true(are_right(0, BLOCKS));
+    cold_thaw_all();
+    cold_case_sleep(COLD_CASE_AFTER_MS / 2); // slots are handed back: the next one is the first
+    unsigned confused = 0;
+    for (struct chunk *c = table_first(); c != NULL && confused == 0; c = c->next) {
+        for (unsigned word = 0; word < CHUNK_WORDS && confused == 0; word++) {
+            uintptr_t from = c->base + (uintptr_t)word * ROW * FIRN_PAGE;
+            uint64_t pairs = find_pairs(c, from);
+            confused = (unsigned)__builtin_popcountll(pairs);
+            if (confused != 0) {
+                uint64_t frozen = cold_case_stats().frozen;
+                confuse(c, from, pairs);
+                cold_hint_cold(from + 2 * FIRN_PAGE, FIRN_PAGE);
+                while (cold_case_stats().frozen < frozen + confused) {
+                    cold_case_sleep(20);
+                }
+            }
+        }
+    }
+    assert_true(confused > 0);
+    assert_true(are_right(0, BLOCKS));
+    release();
+    cold_choose(true, COLD_CASE_AFTER_MS, 0, 0);
+}
+
 static void test_what_is_excluded_stays(void **state) {
     (void)state;
     enum { EXCLUDED = BLOCKS / 10 };
@@ -502,6 +569,7 @@ int main(void) {
         cmocka_unit_test(test_changed_records_are_noticed),
         cmocka_unit_test(test_random_bytes_are_given_up),
         cmocka_unit_test(test_hints),
+        cmocka_unit_test(test_a_slot_that_is_anothers_by_now),
         cmocka_unit_test(test_what_is_excluded_stays),
         cmocka_unit_test(test_threads_touch_the_same_pages),
     };

@@ -12,6 +12,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -260,6 +261,46 @@ static void test_masked_it_is_refused(void **state) {
     caps_probe(~0u);
 }
 
+static void must(bool is_so, int line) {
+    if (!is_so) {
+        fprintf(stderr, "line %d\n", line);
+        _exit(1);
+    }
+}
+
+// cold_store=swap: writes are told of, and a touch of what is not there is nobody's business. In a child: the
+// descriptor is another one.
+static void open_for_writes_only(void) {
+    struct missing_run runs[8];
+    missing_close();
+    heap = map();
+    must(missing_open_writes() == NULL, __LINE__);
+    must(missing_serves_calls() && !missing_sees_forks(), __LINE__);
+    must(missing_register(page(0), PAGES * FIRN_PAGE, false), __LINE__);
+    memset(heap, 7, 4 * FIRN_PAGE); // nobody is asked
+    must(missing_scan(page(0), PAGES * FIRN_PAGE, runs, 8) == 1, __LINE__);
+    must(runs[0].is_there && runs[0].is_written && runs[0].end == page(4), __LINE__);
+    (void)*(volatile unsigned char *)page(1);
+    heap[2 * FIRN_PAGE] = 1;
+    must(missing_scan(page(0), PAGES * FIRN_PAGE, runs, 8) == 3, __LINE__);
+    must(!runs[0].is_written && runs[1].is_written && !runs[2].is_written, __LINE__);
+    must(runs[1].start == page(2) && runs[1].end == page(3), __LINE__);
+    must(missing_swapped(page(0), 64) == 0, __LINE__);
+    must(missing_read(MISSING_SELF).kind == MISSING_NOTHING, __LINE__);
+    _exit(0);
+}
+
+static void test_writes_alone(void **state) {
+    (void)state;
+    int status = 1;
+    pid_t child = fork();
+    if (child == 0) {
+        open_for_writes_only();
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_moved_away_and_back),
@@ -271,6 +312,7 @@ int main(void) {
         // Closes it: nobody has to listen to forks from here on.
         cmocka_unit_test(test_masked_it_is_refused),
         cmocka_unit_test(test_reports_are_seen),
+        cmocka_unit_test(test_writes_alone),
     };
     return cmocka_run_group_tests(tests, start, NULL);
 }

@@ -81,6 +81,8 @@ static void expect_ok(const char *text, struct options want) {
     assert_int_equal(o.options.mesh_auto, want.mesh_auto);
     assert_int_equal(o.options.mesh_pace, want.mesh_pace == 0 ? 25 : want.mesh_pace);
     assert_int_equal(o.options.mesh_budget, want.mesh_budget);
+    assert_int_equal(o.options.large_only_bytes, want.large_only_bytes);
+    assert_int_equal(o.options.cold_store, want.cold_store);
 }
 
 static const struct options defaults = {.purge_delay_ms = 1000};
@@ -130,6 +132,33 @@ static void test_meshing(void **state) {
                      "firn: FIRN_OPTIONS: mesh: value 'on' ignored; expected auto or off\n");
     expect_complaint("mesh_pace=0",
                      "firn: FIRN_OPTIONS: mesh_pace: value '0' ignored; expected 1 to 100\n");
+}
+
+// What hands blocks to a weaker allocator, or pages to the kernel, is refused where the level is the point.
+static void test_what_is_weaker(void **state) {
+    (void)state;
+    const bool is_refused = FIRN_LEVEL >= 3;
+    struct options want = {.purge_delay_ms = 1000, .large_only_bytes = 65536};
+    if (is_refused) {
+        expect_complaint("large_only=64k",
+                         "firn: FIRN_OPTIONS: large_only: refused at level 3, which promises its "
+                         "checks for all of the heap; ignored\n");
+    } else {
+        expect_ok("large_only=64k", want);
+        expect_ok("large_only=64k:large_only=0", defaults);
+    }
+    if (is_refused) {
+        expect_complaint("cold_store=swap",
+                         "firn: FIRN_OPTIONS: cold_store: refused at level 3, which promises its "
+                         "checks for all of the heap; ignored\n");
+    } else {
+        want = (struct options){.purge_delay_ms = 1000, .cold_store = OPTION_STORE_SWAP};
+        expect_ok("cold_store=swap", want);
+    }
+    expect_ok("cold_store=firn", defaults);
+    expect_ok("large_only=0", defaults);
+    expect_complaint("large_only=4095", "firn: FIRN_OPTIONS: large_only: value '4095' ignored; "
+                                        "expected 0, or 4096 to 65536G\n");
 }
 
 static void test_bare_key_means_one(void **state) {
@@ -350,6 +379,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nothing_is_defaults),
         cmocka_unit_test(test_every_key),
+        cmocka_unit_test(test_what_is_weaker),
         cmocka_unit_test(test_bare_key_means_one),
         cmocka_unit_test(test_meshing),
         cmocka_unit_test(test_separators_and_order),

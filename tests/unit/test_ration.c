@@ -2,6 +2,7 @@
 // is given back, and growth finds its way around what others put there.
 #include "src/heap/ration.h"
 
+#include "src/heap/find.h"
 #include "src/heap/heap.h"
 #include "src/heap/life.h"
 #include "src/os/caps.h"
@@ -119,6 +120,10 @@ static void check_foreign(void) {
     for (unsigned i = 0; i < foreign_count; i++) {
         const unsigned char *p = (const unsigned char *)foreign[i];
         NEED(p[0] == 0x3c && memcmp(p, p + 1, FIRN_PAGE - 1) == 0);
+        NEED(find_is_outside(p));
+    }
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        NEED(first.blocks[i].p == NULL || !find_is_outside(first.blocks[i].p));
     }
 }
 
