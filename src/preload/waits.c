@@ -1,5 +1,8 @@
-// Objects that a thread may sleep on in the kernel, which reads them then: pinned for the time of the call.
+// Objects that a thread may sleep on in the kernel, which reads them then: pinned for the time of the call. And how
+// threads begin.
 // (What libc does about an object that the kernel cannot read is, mostly, to end the process.)
+#include "src/front/front.h"
+#include "src/heap/life.h"
 #include "src/preload/call.h"
 
 #include <dlfcn.h>
@@ -16,7 +19,8 @@
     X(pthread_cond_clockwait) X(pthread_rwlock_rdlock) X(pthread_rwlock_wrlock)                   \
     X(pthread_rwlock_timedrdlock) X(pthread_rwlock_timedwrlock) X(pthread_rwlock_clockrdlock)     \
     X(pthread_rwlock_clockwrlock) X(pthread_barrier_wait) X(mtx_lock) X(mtx_timedlock)            \
-    X(cnd_wait) X(cnd_timedwait) X(sem_wait) X(sem_timedwait) X(sem_clockwait)
+    X(cnd_wait) X(cnd_timedwait) X(sem_wait) X(sem_timedwait) X(sem_clockwait) \
+    X(pthread_create)
 // clang-format on
 CALL_DEFINITIONS(call_find_waits, call_fails_by_result);
 
@@ -114,3 +118,54 @@ CALL_GUARDED(int, sem_timedwait, (sem_t *restrict s, const struct timespec *rest
 CALL_GUARDED(int, sem_clockwait,
              (sem_t *restrict s, clockid_t clock, const struct timespec *restrict until),
              (s, clock, until), add(&c, s, sizeof *s));
+
+// ---- threads -------------------------------------------------------------------------------------
+
+struct beginning {
+    void *(*body)(void *);
+    void *argument;
+};
+
+static void *begin(void *p) {
+    const struct beginning b = *(const struct beginning *)p;
+    front_free(p, HEAP_SITE_HERE);
+    (void)life_thread_cache(); // by which it enters, and leaves when it ends
+    return b.body(b.argument);
+}
+
+// One that never allocates is heard of so, too: when it ends it touches memory of libc's, with signals blocked.
+FIRN_COLD static int wary_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+                                         void *(*body)(void *), void *argument) {
+    struct beginning *b = front_alloc(sizeof *b, HEAP_SITE_HERE);
+    if (b == NULL) {
+        return EAGAIN;
+    }
+    *b = (struct beginning){body, argument};
+    int error = next.pthread_create(thread, attributes, begin, b);
+    if (error != 0) {
+        front_free(b, HEAP_SITE_HERE);
+    }
+    return error;
+}
+
+FIRN_EXPORT int pthread_create(pthread_t *restrict thread,
+                               const pthread_attr_t *restrict attributes, void *(*body)(void *),
+                               void *restrict argument) {
+    if (firn_call_state == CALL_UNKNOWN) {
+        call_look_up();
+    }
+    return firn_call_state == CALL_WARY ? wary_pthread_create(thread, attributes, body, argument)
+                                        : next.pthread_create(thread, attributes, body, argument);
+}
+
+// Firn's own threads.
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+                          void *(*body)(void *), void *argument);
+
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+                          void *(*body)(void *), void *argument) {
+    if (firn_call_state == CALL_UNKNOWN) {
+        call_look_up();
+    }
+    return next.pthread_create(thread, attributes, body, argument);
+}
