@@ -432,28 +432,60 @@ enum missing_result missing_fill_zero(int child, uintptr_t address, size_t bytes
     return result;
 }
 
+static uint64_t bits_of(uintptr_t address, unsigned pages, unsigned bit) {
+    enum { MOST = 64 };
+    uint64_t entries[MOST], result = 0;
+    size_t bytes = (pages < MOST ? pages : MOST) * sizeof entries[0];
+    off_t at = (off_t)((address >> FIRN_PAGE_SHIFT) * sizeof entries[0]);
+    long n = syscall(SYS_pread64, pagemap, entries, bytes, at);
+    for (long i = 0; i < n / (long)sizeof entries[0]; i++) {
+        result |= (entries[i] >> bit & 1) << i;
+    }
+    return result;
+}
+
+bool missing_is_there(uintptr_t page) {
+    return (bits_of(page, 1, 63) | bits_of(page, 1, 62)) != 0;
+}
+
+// Linux 6.18 moves a page, at times, whose thread writes to it at that moment after missing_scan has armed it, and says
+// that there is one already: nothing is where it was then. (Its thread would get zeros.) Whoever waits there has not been
+// woken. In a thread of the program it cannot be told; there, pages are only moved back, to where nobody is.
+static bool has_moved(uintptr_t from, uintptr_t to) {
+    bool may_look = is_outside || lent.fd < 0;
+    return may_look && !missing_is_there(from) && missing_is_there(to);
+}
+
 // A failure after some pages is reported as EAGAIN, with their number; called again for the rest, it
 // names its reason.
-enum missing_result missing_move(uintptr_t from, uintptr_t to, size_t bytes, size_t *moved) {
+static enum missing_result move_some(uintptr_t from, uintptr_t to, size_t bytes, size_t *moved) {
     struct uffdio_move m = {.dst = to, .src = from, .len = bytes};
-    *moved = 0;
     const int fd = descriptor(MISSING_SELF);
+    long result = control(fd, UFFDIO_MOVE, &m);
+    *moved = m.move > 0 ? (size_t)m.move : 0;
+    enum missing_result why = judge(result);
+    if (why == MISSING_THERE && has_moved(from, to)) {
+        missing_wake(MISSING_SELF, to);
+        *moved = FIRN_PAGE;
+    }
+    return *moved > 0 ? MISSING_DONE : why;
+}
+
+enum missing_result missing_move(uintptr_t from, uintptr_t to, size_t bytes, size_t *moved) {
+    *moved = 0;
     if (is_veiling()) {
         bool is_done = veil_hide(from, bytes);
         *moved = is_done ? bytes : 0;
         veil_note_split();
         return is_done ? MISSING_DONE : MISSING_AGAIN;
     }
-    long result = control(fd, UFFDIO_MOVE, &m);
-    while (result != 0 && errno == EAGAIN && m.move > 0) {
-        *moved += (size_t)m.move;
-        m = (struct uffdio_move){.dst = to + *moved, .src = from + *moved, .len = bytes - *moved};
-        result = control(fd, UFFDIO_MOVE, &m);
+    enum missing_result result = MISSING_DONE;
+    while (result == MISSING_DONE && *moved < bytes) {
+        size_t more;
+        result = move_some(from + *moved, to + *moved, bytes - *moved, &more);
+        *moved += more;
     }
-    if (m.move > 0) {
-        *moved += (size_t)m.move;
-    }
-    return judge(result);
+    return result;
 }
 
 enum missing_result missing_move_back(uintptr_t slot, uintptr_t address) {
@@ -473,18 +505,6 @@ void missing_drop_moved(uintptr_t address) {
     if (is_veiling()) {
         map_purge(address, FIRN_PAGE);
     }
-}
-
-static uint64_t bits_of(uintptr_t address, unsigned pages, unsigned bit) {
-    enum { MOST = 64 };
-    uint64_t entries[MOST], result = 0;
-    size_t bytes = (pages < MOST ? pages : MOST) * sizeof entries[0];
-    off_t at = (off_t)((address >> FIRN_PAGE_SHIFT) * sizeof entries[0]);
-    long n = syscall(SYS_pread64, pagemap, entries, bytes, at);
-    for (long i = 0; i < n / (long)sizeof entries[0]; i++) {
-        result |= (entries[i] >> bit & 1) << i;
-    }
-    return result;
 }
 
 uint64_t missing_unshared(uintptr_t address, unsigned pages) {

@@ -116,6 +116,8 @@ void missing_settle(uintptr_t address);
 enum missing_result missing_move(uintptr_t from, uintptr_t to, size_t bytes, size_t *moved);
 // The page at `address`, which was moved to `slot`, back.
 enum missing_result missing_move_back(uintptr_t slot, uintptr_t address);
+// Whether something is at the page, in memory or in swap.
+bool missing_is_there(uintptr_t page);
 // Of up to 64 pages, a bit for each that no other process maps. A page that was shared with a child says so,
 // too, once the child is gone; but is not moved before it has been written to.
 uint64_t missing_unshared(uintptr_t address, unsigned pages);

@@ -12,6 +12,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -105,6 +106,54 @@ static void test_moved_away_and_back(void **state) {
     assert_int_equal(moved, 0);
     assert_int_equal(missing_move(slot(0), page(0), 2 * FIRN_PAGE, &moved), MISSING_DONE);
     assert_int_equal(missing_move(slot(3), page(3), FIRN_PAGE, &moved), MISSING_DONE);
+}
+
+static atomic_bool is_over;
+
+// Everything it wrote is there.
+static void *count_up(void *at) {
+    volatile uint64_t *p = at;
+    for (uint64_t n = 1; !atomic_load(&is_over); n++) {
+        *p = n;
+        if (*p != n) {
+            return at;
+        }
+    }
+    return NULL;
+}
+
+// A page that is taken away again the moment it is back, while its thread is on its way to it. (Linux 6.18 then moves it,
+// at times, and says that there is one already.)
+static void test_taken_away_while_it_is_touched(void **state) {
+    (void)state;
+    enum { ROUNDS = 20000 };
+    static char copy[FIRN_PAGE];
+    pthread_t thread;
+    void *wrong;
+    size_t moved;
+    need();
+    atomic_store(&is_over, false);
+    pthread_create(&thread, NULL, count_up, (void *)page(60));
+    struct missing_run run;
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        (void)missing_scan(page(60), FIRN_PAGE, &run, 1);
+        if (missing_move(page(60), slot(60), FIRN_PAGE, &moved) == MISSING_DONE) {
+            memcpy(copy, (const void *)slot(60), FIRN_PAGE);
+            madvise((void *)slot(60), FIRN_PAGE, MADV_DONTNEED);
+            while (i % 2 == 0 && missing_read(MISSING_SELF).kind == MISSING_NOTHING) {
+            }
+            assert_int_equal(missing_fill(MISSING_SELF, page(60), copy), MISSING_DONE);
+        }
+        // Told of before, or of what is there again.
+        while (missing_read(MISSING_SELF).kind == MISSING_FAULT) {
+            assert_true(missing_is_there(page(60)));
+            missing_wake(MISSING_SELF, page(60));
+        }
+    }
+    atomic_store(&is_over, true);
+    missing_wake(MISSING_SELF, page(60));
+    pthread_join(thread, &wrong);
+    assert_null(wrong);
 }
 
 static void test_filled(void **state) {
@@ -304,6 +353,7 @@ static void test_writes_alone(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_moved_away_and_back),
+        cmocka_unit_test(test_taken_away_while_it_is_touched),
         cmocka_unit_test(test_filled),
         cmocka_unit_test(test_system_calls_wait),
         cmocka_unit_test(test_writes_are_noticed),
