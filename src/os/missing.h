@@ -4,9 +4,8 @@
 // until the page is there. Engine `signal`, which needs no privilege: threads do; a system call fails with
 // EFAULT, so that who makes one has to touch the page first (os/pin.h), and nothing tells of forks.
 //
-// `signal` is served by the same thread, not by a SIGBUS in the thread that touches: that would fail where
-// signals are blocked, and on a stack that is itself away; 38 us against 23 to 30 where both were
-// measured (a virtual machine, Linux 6.18).
+// `signal` is served by the same thread, not by a SIGBUS in the thread that touches: that would fail where signals are
+// blocked, and on a stack that is itself away. But where it cannot fail cold/mark.h has the thread that touches do the work.
 //
 // A userfaultfd of its own, beside os/uffd.h's: its write protection is asynchronous (a write to an armed
 // page is noted by the kernel and held up by nobody), which is how written pages are told from idle
