@@ -181,6 +181,17 @@ int signals_suspend(const sigset_t *set) {
     return result;
 }
 
+void signals_adopt(void) {
+    uint64_t real;
+    if (atomic_load_explicit(&armed_process, memory_order_acquire) != 0 &&
+        raw_mask(SIG_SETMASK, NULL, &real) == 0 && (real & BIT(SIGSEGV)) != 0) {
+        sigset_t set;
+        memset(&set, 0, sizeof set);
+        put_bits(&set, real);
+        (void)signals_mask(SIG_SETMASK, &set, NULL);
+    }
+}
+
 const sigset_t *signals_while_asleep(const sigset_t *mask, sigset_t *real) {
     if (mask == NULL || (bits_of(mask) & BIT(SIGSEGV)) == 0 ||
         atomic_load_explicit(&armed_process, memory_order_acquire) == 0) {

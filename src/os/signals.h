@@ -43,6 +43,8 @@ uint64_t signals_replaced(void);
 int signals_action(int number, const struct sigaction *set, struct sigaction *old);
 int signals_mask(int how, const sigset_t *set, sigset_t *old);
 int signals_suspend(const sigset_t *set);
+// In a new thread, whose mask may have come with its attributes: SIGSEGV is not blocked for real.
+void signals_adopt(void);
 // What to give to a call that sleeps with another mask (ppoll and its like), after which a handler may run with that:
 // the mask, or *real without SIGSEGV.
 const sigset_t *signals_while_asleep(const sigset_t *mask, sigset_t *real);

@@ -3,6 +3,7 @@
 // (What libc does about an object that the kernel cannot read is, mostly, to end the process.)
 #include "src/front/front.h"
 #include "src/heap/life.h"
+#include "src/os/signals.h"
 #include "src/preload/call.h"
 
 #include <dlfcn.h>
@@ -127,6 +128,7 @@ struct beginning {
 };
 
 static void *begin(void *p) {
+    signals_adopt(); // before it touches anything
     const struct beginning b = *(const struct beginning *)p;
     front_free(p, HEAP_SITE_HERE);
     (void)life_thread_cache(); // by which it enters, and leaves when it ends
