@@ -354,9 +354,11 @@ void cold_leave_thread(void) {
     size_t bytes;
     if (chosen_engine() != FAULT_EVENT) {
         veil_thread_vector(&address, &bytes);
-        (void)!cold_exclude(address, bytes);
+        cold_keep(address, bytes);
         for (size_t module = 1; veil_thread_block(module, &address); module++) {
-            (void)!cold_exclude(address, THREAD_BLOCK_BYTES);
+            if (address != 0) {
+                cold_keep(address, THREAD_BLOCK_BYTES);
+            }
         }
     }
     veil_leave_thread();
@@ -552,9 +554,12 @@ bool cold_exclude(uintptr_t address, size_t bytes) {
     return is_done;
 }
 
+// The canary of the slot before it, and that of the slot behind it, at its end. A slot is a quarter larger than what was
+// asked for, and somewhat more.
 void cold_keep(uintptr_t address, size_t bytes) {
+    enum { BEFORE = 16, MORE = 256 };
     if (!missing_serves_calls() && !lock_is_any_held()) {
-        (void)!cold_exclude(address, bytes);
+        (void)!cold_exclude(address - BEFORE, BEFORE + 3 * bytes + MORE);
     }
 }
 

@@ -64,7 +64,8 @@ void cold_hint_cold(uintptr_t address, size_t bytes);
 void cold_hint_hot(uintptr_t address, size_t bytes);
 bool cold_exclude(uintptr_t address, size_t bytes) FIRN_CHECKED;
 void cold_thaw_all(void);
-// cold_exclude, as far as it can be had; not where a touch of a page that is away is never a signal.
+// cold_exclude for a small block of libc's and what a free of it looks at, as far as it can be had; not where a touch of a page
+// that is away is never a signal.
 void cold_keep(uintptr_t address, size_t bytes);
 
 enum { COLD_TIMES = 24 };
