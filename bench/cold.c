@@ -7,12 +7,38 @@
  * and prints the process's PSS over what it was before (the program's own pages subtracted from both);
  * what the first touches take, of objects drawn at random, one after the other in one thread; how fast
  * all the rest is read in the order of its allocation. The bytes of every object are checked.
+ *
+ *   cold bare
+ *
+ * To be run without Firn: what the kernel alone takes for a touch of a page that userfaultfd fills with a ready copy,
+ * by a thread that waits for such touches, and by the thread that touches, in a handler of the SIGSEGV of a guard
+ * marker. The least that Firn's engines could take on the machine, but for unpacking.
  */
 #include "bench/bench.h"
 
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 
-enum { LONGEST = 640, TOUCHES = 2000, ELF_OBJECT = 512, JSON_OBJECT = 512, ELF_MOST = 4 << 20 };
+#ifndef MADV_GUARD_INSTALL /* Linux 6.13 */
+#define MADV_GUARD_INSTALL 102
+#endif
+#ifndef UFFD_USER_MODE_ONLY /* Linux 5.11 */
+#define UFFD_USER_MODE_ONLY 1
+#endif
+
+enum {
+    PAGE = 4096,
+    LONGEST = 640,
+    TOUCHES = 2000,
+    ELF_OBJECT = 512,
+    JSON_OBJECT = 512,
+    ELF_MOST = 4 << 20
+};
 
 struct object {
     unsigned char *p;
@@ -142,9 +168,78 @@ static void check(const struct object *o) {
     }
 }
 
+static uint64_t ns[TOUCHES];
+
+static void print_touches(const char *p50, const char *p99) {
+    qsort(ns, TOUCHES, sizeof ns[0], compare);
+    bench_print(p50, (double)ns[TOUCHES / 2] / 1000, "us");
+    bench_print(p99, (double)ns[TOUCHES * 99 / 100] / 1000, "us");
+}
+
+static int uffd = -1;
+static _Alignas(PAGE) char ready[PAGE];
+
+static void fill_page(uintptr_t address) {
+    struct uffdio_copy c = {
+        .dst = address & ~(uintptr_t)(PAGE - 1), .src = (uintptr_t)ready, .len = PAGE};
+    (void)ioctl(uffd, UFFDIO_COPY, &c);
+}
+
+static void on_touch(int number, siginfo_t *info, void *context) {
+    (void)number;
+    (void)context;
+    fill_page((uintptr_t)info->si_addr);
+}
+
+static void *serve(void *nothing) {
+    struct uffd_msg m;
+    for (;;) {
+        struct pollfd polled = {.fd = uffd, .events = POLLIN};
+        (void)poll(&polled, 1, -1);
+        while (read(uffd, &m, sizeof m) == sizeof m) {
+            fill_page((uintptr_t)m.arg.pagefault.address);
+        }
+    }
+    return nothing;
+}
+
+static void touch_bare(char *from) {
+    for (size_t i = 0; i < TOUCHES; i++) {
+        volatile char *at = from + i * 617 % TOUCHES * PAGE;
+        uint64_t began = bench_wall_ns();
+        (void)*at;
+        ns[i] = bench_wall_ns() - began;
+        for (volatile unsigned k = 0; k < 2000; k++) {
+        }
+    }
+}
+
+static int run_bare(void) {
+    const size_t bytes = (size_t)TOUCHES * PAGE;
+    char *pages = map_pages(2 * bytes);
+    struct uffdio_api api = {.api = UFFD_API};
+    struct uffdio_register all = {.range = {(uintptr_t)pages, 2 * bytes},
+                                  .mode = UFFDIO_REGISTER_MODE_MISSING};
+    struct sigaction action = {.sa_sigaction = on_touch, .sa_flags = SA_SIGINFO};
+    pthread_t thread;
+    uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+    if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api) != 0 || ioctl(uffd, UFFDIO_REGISTER, &all) != 0 ||
+        pthread_create(&thread, NULL, serve, NULL) != 0) {
+        bench_die("no userfaultfd");
+    }
+    memset(ready, 7, sizeof ready);
+    touch_bare(pages);
+    print_touches("cold_bare_wait_p50", "cold_bare_wait_p99");
+    if (madvise(pages + bytes, bytes, MADV_GUARD_INSTALL) == 0 &&
+        sigaction(SIGSEGV, &action, NULL) == 0) {
+        touch_bare(pages + bytes);
+        print_touches("cold_bare_signal_p50", "cold_bare_signal_p99");
+    }
+    return 0;
+}
+
 /* One page at a time, far from the last one, so that nothing was fetched ahead. */
 static void touch_some(const struct object *objects, size_t n) {
-    static uint64_t ns[TOUCHES];
     for (size_t i = 0; i < TOUCHES; i++) {
         const struct object *o = &objects[bench_rng_range(&rng, 0, n - 1)];
         uint64_t began = bench_wall_ns();
@@ -152,13 +247,14 @@ static void touch_some(const struct object *objects, size_t n) {
         ns[i] = bench_wall_ns() - began;
         check(o);
     }
-    qsort(ns, TOUCHES, sizeof ns[0], compare);
-    bench_print("cold_touch_p50", (double)ns[TOUCHES / 2] / 1000, "us");
-    bench_print("cold_touch_p99", (double)ns[TOUCHES * 99 / 100] / 1000, "us");
+    print_touches("cold_touch_p50", "cold_touch_p99");
     bench_print("cold_touch_max", (double)ns[TOUCHES - 1] / 1000, "us");
 }
 
 int main(int argc, char **argv) {
+    if (argc > 1 && strcmp(argv[1], "bare") == 0) {
+        return run_bare();
+    }
     size_t mib = argc > 1 ? strtoul(argv[1], NULL, 10) : 256;
     const struct kind *kind = kinds;
     while (argc > 2 && strcmp(kind->name, argv[2]) != 0) {
