@@ -41,6 +41,9 @@ enum fault_engine cold_settle_engine(void);
 void cold_enter_thread(void);
 void cold_leave_thread(void);
 
+// Whether it is at work in this process. Any thread.
+bool cold_is_running(void);
+
 // To be called now and then, by a thread that holds no lock and can afford the start of one: starts the
 // cold tier, once in each process. May allocate. Preserves errno.
 void cold_upkeep(void);

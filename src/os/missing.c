@@ -464,7 +464,7 @@ static enum missing_result move_some(uintptr_t from, uintptr_t to, size_t bytes,
     long result = control(fd, UFFDIO_MOVE, &m);
     *moved = m.move > 0 ? (size_t)m.move : 0;
     enum missing_result why = judge(result);
-    if (why == MISSING_THERE && has_moved(from, to)) {
+    if ((why == MISSING_THERE || why == MISSING_AGAIN) && *moved == 0 && has_moved(from, to)) {
         missing_wake(MISSING_SELF, to);
         *moved = FIRN_PAGE;
     }

@@ -519,7 +519,7 @@ bool signals_is_ready(void) {
 }
 
 bool signals_is_blocked(void) {
-    enum { TRIES = 4, BETWEEN_NS = 1000000 };
+    enum { TRIES = 4, BETWEEN_NS = 8000000 };
     bool is_any = threads_any_blocks(BIT(SIGSEGV));
     for (unsigned i = 1; i < TRIES && is_any; i++) {
         thread_sleep(BETWEEN_NS);
