@@ -25,8 +25,11 @@ static bool may_hold_stacks(uintptr_t address) {
     return FIRN_ROOT.classes[root_cell_class(cell)].bytes >= FAULT_STACK_LEAST;
 }
 
+// A look may be under way while mark_give_up runs, and allow marks after it: so that is asked here as well, with the lock
+// that remove_all takes after it was said.
 void mark_pages(struct chunk *c, uintptr_t address, size_t bytes) {
-    bool may = atomic_load_explicit(&is_marking, memory_order_relaxed) && !may_hold_stacks(address);
+    bool may = atomic_load_explicit(&is_marking, memory_order_relaxed) && !atomic_load(&is_over) &&
+               !may_hold_stacks(address);
     bool is_done = may && map_mark_guards(address, bytes);
     if (may && !is_done) { // some of them, perhaps
         FIRN_ENSURE(map_unmark_guards(address, bytes));

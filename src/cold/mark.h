@@ -2,9 +2,9 @@
 // touches brings its page back itself: 7 us for the fault, where waking the thread that thaws, and being
 // woken by it, takes 70 to 100 on a machine whose other processor sleeps (Linux 6.18, two virtual CPUs).
 //
-// Only where that cannot fail: our handler is in its place and no thread blocks SIGSEGV (signals_is_ready, signals_is_blocked), the
-// threads of the program have the descriptor (missing_is_lent), and no stack can lie on the page, where the kernel
-// would have to put the signal's frame. A page without a marker is waited for, as ever: a marker can be
+// Only where that cannot fail: our handler is in its place and no thread blocks SIGSEGV (signals_is_ready,
+// signals_is_blocked), the threads of the program have the descriptor (missing_lends), and no stack can lie on the
+// page, where the kernel would have to put the signal's frame. A page without a marker is waited for, as ever: a marker can be
 // taken away at any time, and what follows is a touch of a page that is missing.
 //
 // Markers of ours and those of guard pages (os/map.h) look alike to the kernel. A page that is away is no guard
