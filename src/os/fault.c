@@ -42,11 +42,7 @@ static size_t managed_bytes;
 
 static _Atomic uint64_t stages, refused, waits;
 
-// The last touch that could not be explained: see is_late.
-static FIRN_TLS struct {
-    uintptr_t address;
-    uint32_t epoch;
-} last_touch;
+static FIRN_TLS struct signals_touch last_touch;
 
 // ---- processes ----------------------------------------------------------------------------------
 
@@ -135,19 +131,6 @@ static bool wait_while_staged(uintptr_t address, size_t bytes) {
     }
 }
 
-// A range may have been published between the fault and our look at the table. So a touch that
-// nothing explains is tried once more, unless the same one was tried already and no range has been
-// published since: that one the program has to answer for.
-static bool is_late(uintptr_t address) {
-    uint32_t now = atomic_load(&epoch);
-    if (last_touch.address == address && last_touch.epoch == now) {
-        return false;
-    }
-    last_touch.address = address;
-    last_touch.epoch = now;
-    return true;
-}
-
 // signals_claim_fn
 static bool claim(uintptr_t address) {
     if (address - managed_base >= managed_bytes) {
@@ -157,7 +140,11 @@ static bool claim(uintptr_t address) {
         fault_after_fork_in_child();
         return true;
     }
-    return wait_while_staged(address, 1) || is_late(address);
+    if (wait_while_staged(address, 1)) {
+        last_touch.address = 0;
+        return true;
+    }
+    return signals_is_late(&last_touch, address, atomic_load(&epoch));
 }
 
 void fault_wait(uintptr_t address, size_t bytes) {

@@ -409,6 +409,20 @@ static void pass_on(siginfo_t *info, ucontext_t *context) {
     }
 }
 
+bool signals_is_late(struct signals_touch *last, uintptr_t address, uint64_t epoch) {
+    enum { MOST = 64 };
+    if (last->address != address) {
+        last->address = address;
+        last->count = 0;
+    } else if (last->epoch == epoch || last->count >= MOST) {
+        last->address = 0;
+        return false;
+    }
+    last->epoch = epoch;
+    last->count++;
+    return true;
+}
+
 static bool is_claimed(uintptr_t address) {
     for (unsigned i = 0; i < CLAIMS; i++) {
         signals_claim_fn *claim = atomic_load_explicit(&claim_fns[i], memory_order_acquire);

@@ -1,6 +1,6 @@
 // The program's handling of SIGSEGV, while Firn's handler sits in its place (engine `protect` of
-// os/fault.h and os/veil.h; with the other engines nothing here is ever in use, and each call goes straight to the
-// kernel).
+// os/fault.h and os/veil.h, and `signal` of the cold tier, cold/mark.h; else nothing here is ever in use, and each call
+// goes straight to the kernel).
 //
 // A fault that is not ours reaches the program as if Firn were absent: its handler, with the flags and
 // the mask it asked for, or the default action with the right address in the core dump.
@@ -20,6 +20,16 @@
 
 // Whether a fault at `address` was ours and is dealt with. In the context of the signal.
 typedef bool signals_claim_fn(uintptr_t address);
+
+// For a claim of such a fault: its page may have been made accessible between the fault and our look at its state. So a
+// touch that nothing explains is tried again; unless it was tried already and no page has become accessible since (`epoch`
+// has not grown), or that went on for too long: that one the program has to answer for. *last: one a thread, of each claim.
+struct signals_touch {
+    uintptr_t address; // 0: none
+    uint64_t epoch;
+    unsigned count;
+};
+bool signals_is_late(struct signals_touch *last, uintptr_t address, uint64_t epoch);
 
 // Takes SIGSEGV over, and from now on asks `claim`, too: of two at most. Idempotent. Preserves errno.
 void signals_arm(signals_claim_fn *claim);

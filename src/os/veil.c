@@ -25,8 +25,6 @@
 enum {
     ASKED_MOST = 64, // pages that are asked for at the same time
     GATES = 64,
-    LATE_MOST = 64,
-
     POLL_NS = 1000000000
 };
 
@@ -212,29 +210,7 @@ static uintptr_t range_base;
 static size_t range_bytes;
 static _Atomic(veil_bring_fn *) bring_fn; // release pairs with the handler's acquire
 
-// The last touch that nothing explained.
-static FIRN_TLS struct {
-    uintptr_t address;
-    uint32_t shown;
-    unsigned count;
-} last_touch;
-
-// The page may have been shown between the fault and our look at its state. So a touch that nothing explains
-// is tried again; unless it was tried already, and nothing was shown since, or that went on for too long: that
-// one the program has to answer for.
-static bool is_late(uintptr_t address) {
-    uint32_t now = atomic_load(&shown);
-    if (last_touch.address != address) {
-        last_touch.address = address;
-        last_touch.count = 0;
-    } else if (last_touch.shown == now || last_touch.count >= LATE_MOST) {
-        last_touch.address = 0;
-        return false;
-    }
-    last_touch.shown = now;
-    last_touch.count++;
-    return true;
-}
+static FIRN_TLS struct signals_touch last_touch;
 
 // signals_claim_fn
 static bool claim(uintptr_t address) {
@@ -246,7 +222,7 @@ static bool claim(uintptr_t address) {
         last_touch.address = 0;
         return true;
     }
-    return is_late(address);
+    return signals_is_late(&last_touch, address, atomic_load(&shown));
 }
 
 void veil_arm(uintptr_t base, size_t bytes, veil_bring_fn *bring) {
