@@ -4,7 +4,10 @@
 #define FIRN_TESTS_COLD_BLOCKS_H
 
 #include "src/heap/heap.h"
+#include "src/heap/life.h"
+#include "src/heap/upkeep.h"
 #include "src/meta/page_state.h"
+#include "src/os/pin.h"
 #include "tests/support/cold_case.h"
 
 #include <setjmp.h>
@@ -68,6 +71,18 @@ static inline bool is_frozen(const void *p) {
     return page_state_get((uintptr_t)p) == PAGE_FROZEN;
 }
 
+// The heap, and the cold tier under that engine. False: it cannot be had.
+static inline bool start_cold(enum fault_engine engine) {
+    life_start();
+    pin_announce();
+    cold_choose_engine(engine);
+    bool is_settled = engine != FAULT_PROTECT || cold_settle_engine() == engine;
+    cold_choose(true, COLD_CASE_AFTER_MS, 0, 0);
+    upkeep_add_cold(); // forks are to be heard of
+    cold_upkeep();
+    return is_settled;
+}
+
 // Of the small blocks.
 static inline unsigned count_frozen(void) {
     unsigned n = 0;
@@ -75,6 +90,10 @@ static inline unsigned count_frozen(void) {
         n += is_frozen(blocks[i]);
     }
     return n;
+}
+
+static inline bool are_small_mostly_frozen(void) {
+    return count_frozen() >= BLOCKS * 8 / 10;
 }
 
 #endif

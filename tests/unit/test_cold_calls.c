@@ -29,20 +29,15 @@ static bool are_mostly_frozen(void) {
     for (unsigned i = 0; i < LARGE; i++) {
         m += is_frozen(large[i] + LARGE_BYTES / 2);
     }
-    return count_frozen() >= BLOCKS * 8 / 10 && m >= LARGE / 2;
+    return are_small_mostly_frozen() && m >= LARGE / 2;
 }
 
 static int start(void **state) {
     (void)state;
-    life_start();
-    pin_announce();
-    cold_choose_engine(engine);
-    cold_choose(true, COLD_CASE_AFTER_MS, 0, 0);
-    upkeep_add_cold(); // forks are to be heard of
-    cold_upkeep();
+    bool is_started = start_cold(engine);
     zeros = open("/dev/zero", O_RDONLY);
     sink = open("/dev/null", O_WRONLY);
-    return zeros >= 0 && sink >= 0 && pipe(ends) == 0 ? 0 : -1;
+    return is_started && zeros >= 0 && sink >= 0 && pipe(ends) == 0 ? 0 : -1;
 }
 
 static void test_idle_pages_go_and_come_back(void **state) {

@@ -23,22 +23,9 @@
 enum { BLOCKS = 12000, BYTES = 500, LARGE = 24, LARGE_BYTES = 150000 };
 #include "tests/support/cold_blocks.h"
 
-static bool are_mostly_frozen(void) {
-    return count_frozen() >= BLOCKS * 8 / 10;
-}
-
 static int start(void **state) {
     (void)state;
-    life_start();
-    pin_announce();
-    cold_choose_engine(FAULT_PROTECT);
-    if (cold_settle_engine() != FAULT_PROTECT) {
-        return -1;
-    }
-    cold_choose(true, COLD_CASE_AFTER_MS, 0, 0);
-    upkeep_add_cold();
-    cold_upkeep();
-    return 0;
+    return start_cold(FAULT_PROTECT) ? 0 : -1;
 }
 
 // ---- faults that are the program's --------------------------------------------------------------
@@ -63,7 +50,7 @@ static void test_a_handler_of_the_programs(void **state) {
     sigaddset(&set.sa_mask, SIGUSR1);
     allocate();
     assert_int_equal(signals_action(SIGSEGV, &set, &old), 0);
-    cold_case_freeze(are_mostly_frozen);
+    cold_case_freeze(are_small_mostly_frozen);
     forbidden = mmap(NULL, FIRN_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     assert_true(forbidden != MAP_FAILED);
     for (unsigned round = 0; round < 2; round++) {
@@ -97,7 +84,7 @@ static const struct sigaction standard = {.sa_handler = SIG_DFL};
 static void test_a_child_nobody_saw(void **state) {
     (void)state;
     allocate();
-    cold_case_freeze(are_mostly_frozen);
+    cold_case_freeze(are_small_mostly_frozen);
     struct sigaction old;
     assert_int_equal(signals_action(SIGSEGV, &standard, &old), 0);
     pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, 0);
@@ -182,7 +169,7 @@ static unsigned take_all_mappings(void) {
 static void test_mappings_run_out(void **state) {
     (void)state;
     allocate();
-    cold_case_freeze(are_mostly_frozen);
+    cold_case_freeze(are_small_mostly_frozen);
     unsigned n = take_all_mappings();
     if (n == MAPS_MOST) {
         for (unsigned i = 0; i < n; i++) {
@@ -246,7 +233,7 @@ static void test_a_thread_that_blocks_faults(void **state) {
     (void)state;
     pthread_t thread;
     allocate();
-    cold_case_freeze(are_mostly_frozen);
+    cold_case_freeze(are_small_mostly_frozen);
     atomic_store(&is_over, false);
     expected = "a thread blocks SIGSEGV";
     assert_int_equal(pthread_create(&thread, NULL, block_faults, NULL), 0);
@@ -254,7 +241,7 @@ static void test_a_thread_that_blocks_faults(void **state) {
     atomic_store(&is_over, true);
     pthread_join(thread, NULL);
     assert_true(cold_case_wait(is_going));
-    cold_case_freeze(are_mostly_frozen);
+    cold_case_freeze(are_small_mostly_frozen);
     release();
 }
 
@@ -263,7 +250,7 @@ static void test_input_that_is_under_way(void **state) {
     (void)state;
     aio_context_t context = 0;
     allocate();
-    cold_case_freeze(are_mostly_frozen);
+    cold_case_freeze(are_small_mostly_frozen);
     if (syscall(SYS_io_setup, 4, &context) != 0) {
         release();
         skip();

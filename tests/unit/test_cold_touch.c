@@ -23,26 +23,16 @@
 enum { BLOCKS = 12000, BYTES = 500, LARGE = 4, LARGE_BYTES = 150000 };
 #include "tests/support/cold_blocks.h"
 
-static bool are_mostly_frozen(void) {
-    return count_frozen() >= BLOCKS * 8 / 10;
-}
-
 static int start(void **state) {
     (void)state;
-    life_start();
-    pin_announce();
-    cold_choose_engine(FAULT_SIGNAL);
-    cold_choose(true, COLD_CASE_AFTER_MS, 0, 0);
-    upkeep_add_cold();
-    cold_upkeep();
-    return 0;
+    return start_cold(FAULT_SIGNAL) ? 0 : -1;
 }
 
 // cmocka has put a handler in the place of ours, past signals_action.
 static void begin(void) {
     (void)signals_is_ready();
     allocate();
-    cold_case_freeze(are_mostly_frozen);
+    cold_case_freeze(are_small_mostly_frozen);
 }
 
 static int status_of(pid_t pid) {
@@ -131,7 +121,7 @@ static void test_descriptors_that_are_closed(void **state) {
     if (pid == 0) {
         allocate();
         cold_upkeep();
-        if (!cold_case_wait(are_mostly_frozen)) {
+        if (!cold_case_wait(are_small_mostly_frozen)) {
             _exit(5);
         }
         close_userfaultfds();
